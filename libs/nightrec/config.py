@@ -1,0 +1,224 @@
+"""The one TOML file of a deployment, validated once. Every value has a default that suits a log of unknown kind."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nightrec.errors import UsageError
+from nightrec.tables import EVENT_TYPES
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+EventType = Literal["view", "click", "like", "dislike", "favourite", "comment", "rating", "purchase", "impression"]
+
+
+def cache_folder() -> Path:
+    """Where downloads and builds are kept per user, outside every checkout."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nightrec"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Paths(_Section):
+    """Where things lie; relative paths start at the folder of the TOML file."""
+
+    raw: str = Field("raw", description="raw root: events/, items/, users/, each with ingest_date=YYYY-MM-DD folders")
+    warehouse: str = Field("warehouse", description="one Delta table per folder")
+    models: str = Field("models", description="ranker weights; every worker must reach it")
+    exports: str = Field("exports", description="what downstream systems pick up")
+    reports: str = Field("reports", description="books and pictures for people")
+
+
+class Spark(_Section):
+    """How Spark runs where spark-submit does not say so."""
+
+    master: str = Field("local[*]", description="Spark master; spark-submit's own wins")
+    partitions: Positive = Field(4, description="partitions after a shuffle: 2 to 4 per core; more when a partition outgrows 200 MB")
+    driver_memory: str = Field("4g", pattern=r"^\d+[kmgt]$", description="heap of the driver (and of the workers in local mode)")
+    ui: bool = Field(False, description="serve Spark's web page while a job runs")
+    options: dict[str, str] = Field(default_factory=dict, description="any other Spark setting, by its own name")
+
+
+class Events(_Section):
+    """How raw events become clean ones."""
+
+    weights: dict[EventType, Annotated[float, Field(ge=0)]] = Field(
+        default={
+            "view": 1.0, "click": 1.0, "like": 3.0, "dislike": 0.0, "favourite": 3.0,
+            "comment": 2.0, "rating": 3.0, "purchase": 5.0, "impression": 0.0,
+        },
+        description="strength of each event type as a sign of interest; types left out keep their default",
+    )
+    min_positive_rating: float = Field(0.0, description="a rating below this weighs 0: seen, not liked. 0 counts every rating")
+    value_ranges: dict[EventType, tuple[float, float]] = Field(
+        default={"purchase": (1e-9, 1e9), "rating": (-1000.0, 1000.0)},
+        description="smallest and largest value accepted, by event type; a return is a purchase below 0 and is rejected",
+    )
+    late_after_days: Count = Field(1, description="an event that arrives more days than this after its own date is late: kept and flagged")
+    future_tolerance_hours: Count = Field(24, description="an event later than the end of its ingest date by more than this is rejected")
+    earliest_date: date = Field(date(1990, 1, 1), description="an event before this date has an impossible time")
+    robot_events_per_hour: Positive = Field(1000, description="a user with more events in one hour of one ingest date is a robot that date")
+
+
+class Profiles(_Section):
+    """How items and users are described as of a night."""
+
+    recent_days: Positive = Field(28, description="window of recent counts and of recent popularity, in days up to the night")
+    recent_items: Positive = Field(50, description="latest distinct items kept per user, which speak for the user's taste")
+    segment_attribute: str | None = Field(None, description="user attribute that names the segment; without it, the favourite category")
+    eligible_days: Positive = Field(36500, description="users whose last event is older get no list; users of the snapshot without events do")
+
+
+class Als(_Section):
+    """Implicit-feedback alternating least squares."""
+
+    rank: Positive = Field(32, description="length of a factor vector")
+    iterations: Positive = Field(8, description="alternations of training")
+    regularisation: float = Field(0.05, gt=0, description="times the number of a row's entries, as in Zhou et al. 2008")
+    alpha: float = Field(10.0, gt=0, description="confidence is 1 + alpha x weight, as in Hu et al. 2008")
+    blocks: Positive = Field(2, description="user and item blocks, pinned: another count is another model")
+    seed: int = 17
+
+
+class Encoder(_Section):
+    """The BERT that turns texts into vectors."""
+
+    model: str = Field("all-MiniLM-L6-v2", description="name of the encoder")
+    revision: str = Field("53aa51172d14", description="first 12 digits of the sha-256 of its weights; checked when loaded")
+    folder: str = Field("", description="folder of weights and tokenizer on every worker; empty: the user's cache")
+    batch: Positive = Field(64, description="texts encoded together")
+    max_tokens: Positive = Field(64, description="longer texts are cut")
+    user_text_share: Share = Field(0.2, description="weight of the user's own text beside the mean of the recent items")
+
+    @property
+    def id(self) -> str:
+        """Encoder id and revision: what the embedding tables are keyed by."""
+        return f"{self.model}@{self.revision}"
+
+    @property
+    def path(self) -> Path:
+        """Folder of weights and tokenizer."""
+        return Path(self.folder) if self.folder else cache_folder() / "encoders" / self.model
+
+
+class Candidates(_Section):
+    """Which items are nominated for each list."""
+
+    als: Count = Field(100, description="items nominated by the factors; 0 switches the source off")
+    cooccurrence: Count = Field(100, description="by items acted on by the same users")
+    text: Count = Field(50, description="by texts near the recent items'")
+    segment: Count = Field(50, description="by popularity in the user's segment")
+    popularity: Count = Field(50, description="by recent popularity")
+    editorial: tuple[str, ...] = Field((), description="items picked by hand, in order: the last step of the ladder")
+    neighbours: Positive = Field(100, description="co-occurring items kept per item")
+    basket: Positive = Field(200, description="latest items per user that count for co-occurrence; bounds its cost at users x basket squared")
+    repeats_allowed: bool = Field(False, description="whether items a user has acted on may come back")
+    min_cooccurrence: Positive = Field(2, description="users who must share two items before they are neighbours")
+
+
+class Ranker(_Section):
+    """The network that orders candidates, trained by Horovod."""
+
+    horizon_days: Positive = Field(14, description="what a user does in this many days after a cut makes the labels")
+    past_cuts: Annotated[int, Field(ge=2)] = Field(2, description="cuts one horizon apart; the latest is for early stopping")
+    negatives_share: Share = Field(0.4, description="share of the examples without action that is kept for training")
+    hidden: tuple[Positive, ...] = Field((64, 32), description="widths of the hidden layers")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(1e-2, ge=0)
+    batch: Positive = Field(1024, description="examples per step over all processes")
+    epochs: Positive = Field(20, description="passes over the examples at most")
+    patience: Positive = Field(3, description="epochs without a better validation loss before training stops")
+    processes: Positive = Field(2, description="Horovod processes")
+    start_timeout_s: Positive = Field(120, description="seconds to wait for all processes to start")
+    seed: int = 17
+
+
+class Lists(_Section):
+    """What is published."""
+
+    k: Positive = Field(10, description="items per list")
+
+
+class Audit(_Section):
+    """When a night may not be published."""
+
+    min_user_share: Share = Field(0.99, description="share of eligible users with a full list, or a recorded shortfall")
+    min_catalogue_share: Share = Field(0.01, description="share of available items that are on any list: below it the lists have collapsed")
+    min_score_spread: float = Field(0.0, ge=0, description="smallest difference between best and worst score over all lists")
+
+
+class Export(_Section):
+    """What downstream systems get."""
+
+    formats: tuple[Literal["parquet", "jsonl"], ...] = ("parquet", "jsonl")
+
+
+class Config(_Section):
+    """A deployment's settings, by stage."""
+
+    paths: Paths = Paths()
+    spark: Spark = Spark()
+    events: Events = Events()
+    profiles: Profiles = Profiles()
+    als: Als = Als()
+    encoder: Encoder = Encoder()
+    candidates: Candidates = Candidates()
+    ranker: Ranker = Ranker()
+    lists: Lists = Lists()
+    audit: Audit = Audit()
+    export: Export = Export()
+
+    def event_weights(self) -> dict[str, float]:
+        """Weight of every event type: the config's, and the default for types it leaves out."""
+        defaults: dict[str, float] = Events.model_fields["weights"].default
+        return {kind: float({**defaults, **self.events.weights}[kind]) for kind in EVENT_TYPES}
+
+    def training_cuts(self, as_of: date) -> list[date]:
+        """The cuts a ranker trained as of a date learns from, oldest first; the last one is for validation."""
+        step = timedelta(days=self.ranker.horizon_days)
+        return [as_of - step * n for n in range(self.ranker.past_cuts, 0, -1)]
+
+
+def load(path: str | Path) -> Config:
+    """The config of a TOML file, its paths made absolute. Raises UsageError naming every problem and its mend."""
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(f"config {file} does not exist; `nightrec init SOURCE --out FOLDER` writes one")
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"config {file} is not TOML: {error}") from None
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(f"config {file}:\n" + "\n".join(f"  {_problem(e)}" for e in error.errors())) from None
+    root = file.resolve().parent
+    paths = {name: _absolute(root, value) for name, value in config.paths.model_dump().items()}
+    return config.model_copy(update={"paths": Paths(**paths)})
+
+
+def _absolute(root: Path, value: str) -> str:
+    return value if "://" in value else str((root / value).resolve())
+
+
+def _problem(error: Any) -> str:
+    """One validation error in a line, with the nearest known key where one is unknown."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{where} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    fields: Any = Config
+    for part in error["loc"][:-1]:
+        fields = fields.model_fields[part].annotation
+    near = difflib.get_close_matches(str(error["loc"][-1]), list(fields.model_fields), n=1, cutoff=0.0)
+    return f"unknown key {where}; did you mean {near[0]}?"

@@ -1,0 +1,57 @@
+"""Model ids, and which models one night uses: pinned once, so that no stage of a night reads "latest"."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import date
+
+from pydantic import BaseModel
+
+from nightrec.config import Config
+from nightrec.errors import UsageError
+from nightrec.store import Store, arrow, partitions
+from nightrec.tables import ALS_ITEM_FACTORS, NIGHT_MODELS, RANKER_MODELS
+
+
+def model_id(kind: str, as_of: date, settings: BaseModel) -> str:
+    """An id that follows from what was asked for: training again with the same settings replaces the same model."""
+    digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:8]
+    return f"{kind}-{as_of:%Y%m%d}-{digest}"
+
+
+def als_model_id(as_of: date, config: Config) -> str:
+    """Id of the factorization as of a date."""
+    return model_id("als", as_of, config.als)
+
+
+def ranker_model_id(as_of: date, config: Config) -> str:
+    """Id of the ranker trained as of a date."""
+    return model_id("ranker", as_of, config.ranker)
+
+
+def newest(warehouse: str, kind: str, as_of: date) -> str | None:
+    """Id of the latest committed model of a kind (als or ranker) not after a date; None where there is none."""
+    table = {"als": ALS_ITEM_FACTORS, "ranker": RANKER_MODELS}[kind]
+    known = [(p["as_of_date"], p["model_id"]) for p in partitions(warehouse, table) if p["as_of_date"] <= as_of.isoformat()]
+    return max(known)[1] if known else None
+
+
+def pinned(store: Store, config: Config, night: date, als: str | None, ranker: str | None) -> dict[str, str]:
+    """The models of a night as a row of night_models: what was pinned before, else what is named, else the newest.
+
+    Naming a model for a night pinned to another one pins it anew. Raises UsageError where there is no model yet.
+    """
+    rows = arrow(store.warehouse, NIGHT_MODELS, {"run_date": night}).to_pylist()
+    before: dict[str, str] = rows[0] if rows else {}
+    row = {
+        "als_model": als or before.get("als_model") or newest(store.warehouse, "als", night),
+        "ranker_model": ranker or before.get("ranker_model") or newest(store.warehouse, "ranker", night),
+        "encoder": config.encoder.id,
+    }
+    if not row["als_model"] or not row["ranker_model"]:
+        missing = "item factors" if not row["als_model"] else "ranker"
+        raise UsageError(f"no {missing} trained as of {night} or before; run `nightrec train --config ... --date {night}` first")
+    if row != {name: before.get(name) for name in row}:
+        store.put(NIGHT_MODELS, [{"run_date": night, **row}], {"run_date": night})
+    return {name: str(value) for name, value in row.items()}

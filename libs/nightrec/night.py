@@ -1,0 +1,171 @@
+"""One night in one process: what every job is given, and the door through which it is started."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from nightrec import config as configuration
+from nightrec import models
+from nightrec.config import Config
+from nightrec.contract import Table
+from nightrec.errors import NightrecError
+from nightrec.pipeline import SAME_DATE
+from nightrec.session import session
+from nightrec.store import Commit, Store, Where
+from nightrec.tables import CLEAN_EVENTS, LEDGER
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+@dataclass(frozen=True)
+class Books:
+    """What one stage did: the lines of its ledger and how long it took."""
+
+    stage: str
+    date: date
+    lines: tuple[tuple[str, str, int], ...]
+    seconds: float
+
+    def rows(self, fate: str) -> int:
+        """Rows of a fate, over all its reasons."""
+        return sum(count for name, _, count in self.lines if name == fate)
+
+
+class Night:
+    """The night of `date`: its settings, its tables, the models it uses, and the books of the stage that runs.
+
+    `als_model` and `ranker_model` name models; `same-date` is the factorization trained as of `date` itself.
+    """
+
+    def __init__(
+        self, spark: SparkSession, config: Config, night: date, als_model: str | None = None, ranker_model: str | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.spark = spark
+        self.config = config
+        self.date = night
+        self.store = store or Store(spark, config.paths.warehouse, run_id=uuid.uuid4().hex[:12])
+        self._als_argument = als_model
+        self._ranker_argument = ranker_model
+        self._pinned: dict[str, str] | None = None
+        self._lines: dict[tuple[date, str, str], int] = {}
+
+    def at(self, night: date, als_model: str | None = None) -> Night:
+        """Another night in the same process, under the same hold on the warehouse."""
+        return Night(self.spark, self.config, night, als_model, self._ranker_argument, self.store)
+
+    @property
+    def als_model(self) -> str:
+        """Id of the item factors this night uses."""
+        if self._als_argument == SAME_DATE:
+            return models.als_model_id(self.date, self.config)
+        return self._models["als_model"]
+
+    @property
+    def ranker_model(self) -> str:
+        """Id of the ranker this night uses."""
+        return self._models["ranker_model"]
+
+    @property
+    def _models(self) -> dict[str, str]:
+        if self._pinned is None:
+            self._pinned = models.pinned(self.store, self.config, self.date, self._als_argument, self._ranker_argument)
+        return self._pinned
+
+    def read(self, table: Table, where: Where | None = None) -> DataFrame:
+        """Rows of a table: this night's where it is kept by night, all of it otherwise, or what `where` names."""
+        if where is None and "run_date" in table.partition:
+            where = {"run_date": self.date}
+        return self.store.read(table, where)
+
+    def events(self, until: date | None = None, after: date | None = None) -> DataFrame:
+        """clean_events that arrived up to `until` (this night) and, where given, later than `after`."""
+        from pyspark.sql import functions as F
+
+        frame = self.store.read(CLEAN_EVENTS).where(F.col("ingest_date") <= F.lit(until or self.date))
+        return frame if after is None else frame.where(F.col("ingest_date") > F.lit(after))
+
+    def replace(self, table: Table, frame: DataFrame, where: Where | None = None) -> Commit:
+        """Replace this night's partition of a table (or the one `where` names) and book the rows written."""
+        commit = self.store.replace(table, frame, where or {"run_date": self.date})
+        self.book("written", commit.rows, table.name)
+        return commit
+
+    def book(self, fate: str, rows: int, reason: str = "", ingest_date: date | None = None) -> None:
+        """Add rows of a fate to the books of the running stage; for clean_events under each ingest date."""
+        key = (ingest_date or self.date, fate, reason)
+        self._lines[key] = self._lines.get(key, 0) + rows
+
+    def run(self, stage: str, job: Callable[[Night], None]) -> Books:
+        """Run one stage and commit its books to the ledger, after its table."""
+        self._lines.clear()
+        started = time.monotonic()
+        job(self)
+        rows: list[dict[str, Any]] = [
+            {"run_date": day, "stage": stage, "fate": fate, "reason": reason, "row_count": count, "run_id": self.store.run_id}
+            for (day, fate, reason), count in sorted(self._lines.items())
+        ]
+        if rows:
+            self.store.put(LEDGER, rows, {"run_date": sorted({row["run_date"] for row in rows}), "stage": stage})
+        lines = tuple((fate, reason, count) for (_, fate, reason), count in sorted(self._lines.items()))
+        return Books(stage, self.date, lines, time.monotonic() - started)
+
+    def __enter__(self) -> Night:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.store.close()
+
+
+def parser(about: str) -> argparse.ArgumentParser:
+    """The arguments that every job shares, under spark-submit and on the command line."""
+    arguments = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--config", required=True, metavar="TOML", help="the deployment's nightrec.toml")
+    arguments.add_argument("--date", required=True, type=_date, metavar="YYYY-MM-DD", help="the night")
+    arguments.add_argument("--als-model", metavar="ID", help=f"item factors to use; {SAME_DATE} = those trained as of --date")
+    arguments.add_argument("--ranker-model", metavar="ID", help="ranker to use")
+    return arguments
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date like 2026-01-31") from None
+
+
+def main(job: Callable[[Night], None], argv: Sequence[str] | None = None) -> None:
+    """Start a job by its file: arguments, session, one stage, exit code. What `spark-submit jobs/STAGE.py` runs."""
+    die_with_parent()
+    stage = Path(sys.modules[job.__module__].__file__ or "").stem
+    options = parser(sys.modules[job.__module__].__doc__ or stage).parse_args(argv)
+    try:
+        settings = configuration.load(options.config)
+        spark = session(settings.spark, f"nightrec {stage} {options.date}")
+        with Night(spark, settings, options.date, options.als_model, options.ranker_model) as night:
+            books = night.run(stage, job)
+    except NightrecError as error:
+        print(f"{stage} {options.date}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(f"{stage} {options.date}: " + ", ".join(f"{fate} {reason} {rows}".replace("  ", " ") for fate, reason, rows in books.lines))
+
+
+def die_with_parent() -> None:
+    """Ask Linux to end this process when the one that started it dies.
+
+    Without it the Python driver of a killed spark-submit lives on and keeps executing (seen for 8 s and more).
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG

@@ -1,0 +1,311 @@
+"""The only code that touches Delta: opens, reads, replaces, merges, and keeps two attempts from both committing.
+
+Every commit names its run in the commit's metadata and carries a transaction id of the application `nightrec` whose
+version was drawn when the store was opened. Delta skips a version it has already seen; the store notices and raises
+Fenced. So an attempt that began before another one's commit can never overwrite it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import TableNotFoundError
+
+from nightrec.contract import Table
+from nightrec.errors import ContractError, Fenced
+from nightrec.tables import TABLES
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+APPLICATION = "nightrec"
+Value = str | date
+Where = Mapping[str, Value | Sequence[Value]]
+
+# Readers without Spark must be able to open every table: column mapping reads as NULL there, deletion vectors not at all.
+_PROPERTIES = {"delta.enableDeletionVectors": "false", "delta.dataSkippingNumIndexedCols": "0"}
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What one write did: the table's version after it and Delta's own counts."""
+
+    version: int
+    rows: int
+    metrics: Mapping[str, int] = field(default_factory=dict)
+
+
+def predicate(where: Where) -> str:
+    """An SQL condition that fixes each column to a value, or to one of several."""
+    return " AND ".join(f"{name} IN ({', '.join(_literal(v) for v in _values(value))})" for name, value in where.items())
+
+
+def _values(value: Value | Sequence[Value]) -> Sequence[Value]:
+    return [value] if isinstance(value, str | date) else value
+
+
+def _literal(value: Value) -> str:
+    """An SQL literal; a quote or backslash in an id cannot end it."""
+    if isinstance(value, date):
+        return f"DATE '{value.isoformat()}'"
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def location(warehouse: str, table: Table) -> str:
+    """Folder or URI of a table."""
+    return f"{warehouse}/{table.name}"
+
+
+def exists(warehouse: str, table: Table) -> bool:
+    """Whether the table has been created."""
+    return bool(DeltaTable.is_deltatable(location(warehouse, table)))
+
+
+def arrow(warehouse: str, table: Table, where: Where | None = None, columns: list[str] | None = None) -> pa.Table:
+    """Rows of a table without Spark, for what a person or one process reads; no rows where it does not exist yet."""
+    if not exists(warehouse, table):
+        return pa.table({name: [] for name in columns or table.names})
+    filters = [(name, "in", list(_values(value))) for name, value in (where or {}).items()]
+    return DeltaTable(location(warehouse, table)).to_pyarrow_table(filters=filters or None, columns=columns)
+
+
+def version(warehouse: str, table: Table) -> int:
+    """Latest version of a table; -1 where it does not exist yet."""
+    return int(DeltaTable(location(warehouse, table)).version()) if exists(warehouse, table) else -1
+
+
+def partitions(warehouse: str, table: Table) -> list[dict[str, str]]:
+    """The partitions that hold files, from the log alone."""
+    return list(DeltaTable(location(warehouse, table)).partitions()) if exists(warehouse, table) else []
+
+
+class Store:
+    """One run's hold on a warehouse. Raises Fenced when another process writes to the same local warehouse."""
+
+    def __init__(self, spark: SparkSession, warehouse: str, run_id: str) -> None:
+        self.spark = spark
+        self.warehouse = warehouse
+        self.run_id = run_id
+        self._lock = _locked(warehouse)
+        self._tokens = {table.name: self._recorded(table) + 1 for table in TABLES}
+
+    def close(self) -> None:
+        """Let the next writer in. The kernel does the same when the process dies."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def read(self, table: Table, where: Where | None = None, version: int | None = None) -> DataFrame:
+        """Rows of a table as a frame that keeps the contract; an empty one where nothing was ever written."""
+        self._create(table)
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        frame = table.checked(reader.load(location(self.warehouse, table)), "reading")
+        return frame.where(predicate(where)) if where else frame
+
+    def replace(self, table: Table, frame: DataFrame, where: Where) -> Commit:
+        """Replace exactly the partitions that `where` names by `frame`, in one commit; an empty frame empties them.
+
+        Raises ContractError when a row is outside `where`, breaks NOT NULL or a CHECK, or the frame's shape is wrong.
+        """
+        if set(where) != set(table.partition):
+            raise ContractError(f"{table.name}: replace names {sorted(where)}, its partition is {sorted(table.partition)}")
+        return self._written(table, frame, {"replaceWhere": predicate(where)}, "overwrite")
+
+    def append(self, table: Table, frame: DataFrame) -> Commit:
+        """Add rows. The caller has left out what the table already holds."""
+        return self._written(table, frame, {}, "append")
+
+    def _written(self, table: Table, frame: DataFrame, options: Mapping[str, str], mode: str) -> Commit:
+        self._create(table)
+        checked = table.checked(frame, "writing")
+        token = self._next_token(table)
+        writer = checked.write.format("delta").mode(mode).options(**options)
+        writer = writer.option("userMetadata", self._metadata(table))
+        writer = writer.option("txnAppId", APPLICATION).option("txnVersion", token)
+        try:
+            writer.save(location(self.warehouse, table))
+        except Exception as error:
+            raise _explained(table, error) from error
+        return self._committed(table, token)
+
+    def put(self, table: Table, rows: Sequence[Mapping[str, Any]], where: Where) -> Commit:
+        """Replace the partitions that `where` names by a handful of rows, without a Spark job."""
+        self._create(table)
+        token = self._next_token(table)
+        target = DeltaTable(location(self.warehouse, table))
+        schema = pa.schema(target.schema().to_arrow())
+        unknown = sorted({name for row in rows for name in row} - set(table.names))
+        if unknown:
+            raise ContractError(f"{table.name} (writing): unexpected column {', '.join(unknown)}")
+        try:
+            data = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+            write_deltalake(
+                target, data, mode="overwrite", predicate=predicate(where) if where else None,
+                commit_properties=CommitProperties(
+                    custom_metadata={"userMetadata": self._metadata(table)},
+                    app_transactions=[Transaction(APPLICATION, token)],
+                ),
+            )
+        except Exception as error:
+            raise _explained(table, error) from error
+        return Commit(version(self.warehouse, table), len(rows))
+
+    def merge(self, table: Table, frame: DataFrame, fingerprint: str) -> Commit:
+        """Make the whole table equal to `frame` in one commit that touches only rows whose `fingerprint` differs.
+
+        Nothing is committed when nothing differs. Metrics: inserted, updated, deleted, unchanged.
+        `frame` is read twice (once to count), so it should be a table's rows and not a computation.
+        """
+        from pyspark.sql import functions as F
+
+        source = table.checked(frame, "writing")
+        target = self.read(table)
+        old, new = F.col(f"t.{fingerprint}"), F.col(f"s.{fingerprint}")
+        on = " AND ".join(f"t.{name} = s.{name}" for name in table.key)
+        counted = (
+            target.alias("t").join(source.alias("s"), F.expr(on), "full_outer")
+            .agg(
+                F.count_if(old.isNull()).alias("inserted"),
+                F.count_if(new.isNull()).alias("deleted"),
+                F.count_if(old != new).alias("updated"),
+                F.count_if(old == new).alias("unchanged"),
+            )
+            .first()
+        )
+        counts = {name: int(value) for name, value in counted.asDict().items()} if counted else {}
+        changed = counts["inserted"] + counts["deleted"] + counts["updated"]
+        if not changed:
+            return Commit(version(self.warehouse, table), 0, counts)
+        token = self._next_token(table)
+        with _session_options(self.spark, {
+            "spark.databricks.delta.write.txnAppId": APPLICATION,
+            "spark.databricks.delta.write.txnVersion": str(token),
+            "spark.databricks.delta.commitInfo.userMetadata": self._metadata(table),
+        }):
+            self._merge(table, source, fingerprint, on)
+        return Commit(self._committed(table, token).version, changed, counts)
+
+    def _merge(self, table: Table, source: DataFrame, fingerprint: str, on: str) -> None:
+        from delta.tables import DeltaTable as SparkDeltaTable
+
+        target = SparkDeltaTable.forPath(self.spark, location(self.warehouse, table))
+        try:
+            (
+                target.alias("t").merge(source.alias("s"), on)
+                .whenMatchedUpdateAll(condition=f"t.{fingerprint} <> s.{fingerprint}")
+                .whenNotMatchedInsertAll()
+                .whenNotMatchedBySourceDelete()
+                .execute()
+            )
+        except Exception as error:
+            raise _explained(table, error) from error
+
+    def changes(self, table: Table, since: int) -> DataFrame:
+        """The change feed after version `since`: the table's columns with _change_type and _commit_version.
+
+        Raises ContractError where the table's contract keeps no feed.
+        """
+        if not table.change_feed:
+            raise ContractError(f"{table.name} keeps no change feed")
+        return (
+            self.spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", since + 1)
+            .load(location(self.warehouse, table))
+        )
+
+    def version(self, table: Table) -> int:
+        """Latest version of a table; -1 where it does not exist yet."""
+        return version(self.warehouse, table)
+
+    def _create(self, table: Table) -> None:
+        """Create the table from its contract where it is missing: NOT NULL, comments and CHECKs in one commit."""
+        if exists(self.warehouse, table):
+            return
+        properties = dict(_PROPERTIES)
+        if table.change_feed:
+            properties["delta.enableChangeDataFeed"] = "true"
+        properties |= {f"delta.constraints.{c.name}": c.check for c in table.columns if c.check}
+        listed = ", ".join(f"{_literal(key)} = {_literal(value)}" for key, value in properties.items())
+        partitioned = f"PARTITIONED BY ({', '.join(table.partition)})" if table.partition else ""
+        where = location(self.warehouse, table)
+        self.spark.sql(f"CREATE TABLE delta.`{where}` ({table.ddl()}) USING delta {partitioned} TBLPROPERTIES ({listed})")
+
+    def _recorded(self, table: Table) -> int:
+        if not exists(self.warehouse, table):
+            return 0
+        return DeltaTable(location(self.warehouse, table)).transaction_version(APPLICATION) or 0
+
+    def _next_token(self, table: Table) -> int:
+        """This attempt's next transaction version; Fenced when another attempt has moved past it."""
+        token = self._tokens[table.name]
+        if self._recorded(table) >= token:
+            raise Fenced(f"{table.name}: another attempt has committed since run {self.run_id} began; nothing was written")
+        self._tokens[table.name] = token + 1
+        return token
+
+    def _committed(self, table: Table, token: int) -> Commit:
+        """The commit just made, if it is ours: Delta skips a used transaction version without a word."""
+        target = DeltaTable(location(self.warehouse, table))
+        last = target.history(1)[0]
+        if json.loads(last.get("userMetadata") or "{}").get("run_id") != self.run_id:
+            raise Fenced(f"{table.name}: another attempt committed version {token} before run {self.run_id} did")
+        metrics = {k: int(v) for k, v in (last.get("operationMetrics") or {}).items() if str(v).isdigit()}
+        return Commit(int(target.version()), metrics.get("numOutputRows", 0), metrics)
+
+    def _metadata(self, table: Table) -> str:
+        return json.dumps({"run_id": self.run_id, "stage": table.stage or "ledger"}, sort_keys=True)
+
+
+class _session_options:
+    """Session settings that hold inside a `with` only: MERGE takes its transaction id no other way."""
+
+    def __init__(self, spark: SparkSession, options: Mapping[str, str]) -> None:
+        self.spark, self.options = spark, options
+
+    def __enter__(self) -> None:
+        for key, value in self.options.items():
+            self.spark.conf.set(key, value)
+
+    def __exit__(self, *_: object) -> None:
+        for key in self.options:
+            self.spark.conf.unset(key)
+
+
+def _explained(table: Table, error: Exception) -> Exception:
+    """Delta's complaint about a row as a ContractError in one line; other failures as they are."""
+    text = str(error)
+    if any(word in text for word in ("DELTA_VIOLATE", "DELTA_NOT_NULL", "NOT_NULL_CONSTRAINT", "DELTA_REPLACE_WHERE", "Invariant", "failed validation check")):
+        start = max(text.find("[DELTA_"), 0)
+        return ContractError(f"{table.name} (writing): {text[start:].splitlines()[0]} {' '.join(text[start:].splitlines()[1:4])}")
+    if "ConcurrentTransaction" in text or "DELTA_CONCURRENT" in text:
+        return Fenced(f"{table.name}: another attempt committed at the same moment; nothing was written")
+    return error
+
+
+def _locked(warehouse: str) -> IO[str] | None:
+    """An exclusive kernel lock on a local warehouse: on a local disk two writer processes can lose commits."""
+    if "://" in warehouse:
+        return None
+    Path(warehouse).mkdir(parents=True, exist_ok=True)
+    handle = (Path(warehouse) / ".lock").open("a+")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.seek(0)
+        holder = handle.read().strip() or "unknown"
+        handle.close()
+        raise Fenced(f"process {holder} is writing to {warehouse}; wait for it to end, then run this night again") from None
+    handle.truncate(0)
+    handle.write(str(os.getpid()))
+    handle.flush()
+    return handle

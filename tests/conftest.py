@@ -1,0 +1,70 @@
+"""One Spark session for the whole run, a warehouse per test, and rows built from the contracts."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nightrec.config import Config, Paths, Spark
+from nightrec.contract import Table
+from nightrec.night import Night
+from nightrec.session import session
+from nightrec.store import Store
+from pyspark.sql import DataFrame, SparkSession
+
+NIGHT = dt.date(2026, 3, 10)
+
+# What a test does not say about a NOT NULL column: never a value that a test would look for.
+_DEFAULTS: dict[str, Any] = {
+    "string": "-", "date": NIGHT, "timestamp": dt.datetime(2026, 3, 1, tzinfo=dt.UTC), "double": 0.0, "float": 0.0, "bigint": 0,
+    "int": 0, "boolean": True, "map<string,string>": {}, "map<string,double>": {}, "map<string,bigint>": {},
+}
+
+Rows = Callable[[Table, list[dict[str, Any]]], DataFrame]
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    running = session(Spark(master="local[2]", partitions=2, driver_memory="3g"), "tests")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    folders = {name: str(tmp_path / name) for name in Paths.model_fields}
+    return Config(paths=Paths(**folders), spark=Spark(master="local[2]", partitions=2))
+
+
+@pytest.fixture
+def store(spark: SparkSession, config: Config) -> Iterator[Store]:
+    opened = Store(spark, config.paths.warehouse, run_id="test")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def night(spark: SparkSession, config: Config, store: Store) -> Night:
+    return Night(spark, config, NIGHT, store=store)
+
+
+@pytest.fixture
+def rows(spark: SparkSession) -> Rows:
+    """A frame of a table's contract from rows that name only what matters."""
+
+    def build(table: Table, values: list[dict[str, Any]]) -> DataFrame:
+        def cell(column: Any, row: dict[str, Any]) -> Any:
+            if column.name in row:
+                return row[column.name]
+            if column.nullable:
+                return None
+            return [] if column.type.startswith("array") else _DEFAULTS[column.type]
+
+        for row in values:
+            assert set(row) <= set(table.names), f"not in {table.name}: {set(row) - set(table.names)}"
+        return spark.createDataFrame([tuple(cell(c, row) for c in table.columns) for row in values], table.schema())
+
+    return build
