@@ -19,8 +19,17 @@ NIGHT = dt.date(2026, 3, 10)
 
 # What a test does not say about a NOT NULL column: never a value that a test would look for.
 _DEFAULTS: dict[str, Any] = {
-    "string": "-", "date": NIGHT, "timestamp": dt.datetime(2026, 3, 1, tzinfo=dt.UTC), "double": 0.0, "float": 0.0, "bigint": 0,
-    "int": 0, "boolean": True, "map<string,string>": {}, "map<string,double>": {}, "map<string,bigint>": {},
+    "string": "-",
+    "date": NIGHT,
+    "timestamp": dt.datetime(2026, 3, 1, tzinfo=dt.UTC),
+    "double": 0.0,
+    "float": 0.0,
+    "bigint": 0,
+    "int": 0,
+    "boolean": True,
+    "map<string,string>": {},
+    "map<string,double>": {},
+    "map<string,bigint>": {},
 }
 
 Rows = Callable[[Table, list[dict[str, Any]]], DataFrame]

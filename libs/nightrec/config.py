@@ -43,8 +43,12 @@ class Spark(_Section):
     """How Spark runs where spark-submit does not say so."""
 
     master: str = Field("local[*]", description="Spark master; spark-submit's own wins")
-    partitions: Positive = Field(4, description="partitions after a shuffle: 2 to 4 per core; more when a partition outgrows 200 MB")
-    driver_memory: str = Field("4g", pattern=r"^\d+[kmgt]$", description="heap of the driver (and of the workers in local mode)")
+    partitions: Positive = Field(
+        4, description="partitions after a shuffle: 2 to 4 per core; more when a partition outgrows 200 MB"
+    )
+    driver_memory: str = Field(
+        "4g", pattern=r"^\d+[kmgt]$", description="heap of the driver (and of the workers in local mode)"
+    )
     ui: bool = Field(False, description="serve Spark's web page while a job runs")
     options: dict[str, str] = Field(default_factory=dict, description="any other Spark setting, by its own name")
 
@@ -54,29 +58,52 @@ class Events(_Section):
 
     weights: dict[EventType, Annotated[float, Field(ge=0)]] = Field(
         default={
-            "view": 1.0, "click": 1.0, "like": 3.0, "dislike": 0.0, "favourite": 3.0,
-            "comment": 2.0, "rating": 3.0, "purchase": 5.0, "impression": 0.0,
+            "view": 1.0,
+            "click": 1.0,
+            "like": 3.0,
+            "dislike": 0.0,
+            "favourite": 3.0,
+            "comment": 2.0,
+            "rating": 3.0,
+            "purchase": 5.0,
+            "impression": 0.0,
         },
         description="strength of each event type as a sign of interest; types left out keep their default",
     )
-    min_positive_rating: float = Field(0.0, description="a rating below this weighs 0: seen, not liked. 0 counts every rating")
+    min_positive_rating: float = Field(
+        0.0, description="a rating below this weighs 0: seen, not liked. 0 counts every rating"
+    )
     value_ranges: dict[EventType, tuple[float, float]] = Field(
         default={"purchase": (1e-9, 1e9), "rating": (-1000.0, 1000.0)},
         description="smallest and largest value accepted, by event type; a return is a purchase below 0 and is rejected",
     )
-    late_after_days: Count = Field(1, description="an event that arrives more days than this after its own date is late: kept and flagged")
-    future_tolerance_hours: Count = Field(24, description="an event later than the end of its ingest date by more than this is rejected")
+    late_after_days: Count = Field(
+        1, description="an event that arrives more days than this after its own date is late: kept and flagged"
+    )
+    future_tolerance_hours: Count = Field(
+        24, description="an event later than the end of its ingest date by more than this is rejected"
+    )
     earliest_date: date = Field(date(1990, 1, 1), description="an event before this date has an impossible time")
-    robot_events_per_hour: Positive = Field(1000, description="a user with more events in one hour of one ingest date is a robot that date")
+    robot_events_per_hour: Positive = Field(
+        1000, description="a user with more events in one hour of one ingest date is a robot that date"
+    )
 
 
 class Profiles(_Section):
     """How items and users are described as of a night."""
 
-    recent_days: Positive = Field(28, description="window of recent counts and of recent popularity, in days up to the night")
-    recent_items: Positive = Field(50, description="latest distinct items kept per user, which speak for the user's taste")
-    segment_attribute: str | None = Field(None, description="user attribute that names the segment; without it, the favourite category")
-    eligible_days: Positive = Field(36500, description="users whose last event is older get no list; users of the snapshot without events do")
+    recent_days: Positive = Field(
+        28, description="window of recent counts and of recent popularity, in days up to the night"
+    )
+    recent_items: Positive = Field(
+        50, description="latest distinct items kept per user, which speak for the user's taste"
+    )
+    segment_attribute: str | None = Field(
+        None, description="user attribute that names the segment; without it, the favourite category"
+    )
+    eligible_days: Positive = Field(
+        36500, description="users whose last event is older get no list; users of the snapshot without events do"
+    )
 
 
 class Als(_Section):
@@ -94,7 +121,9 @@ class Encoder(_Section):
     """The BERT that turns texts into vectors."""
 
     model: str = Field("all-MiniLM-L6-v2", description="name of the encoder")
-    revision: str = Field("53aa51172d14", description="first 12 digits of the sha-256 of its weights; checked when loaded")
+    revision: str = Field(
+        "53aa51172d14", description="first 12 digits of the sha-256 of its weights; checked when loaded"
+    )
     folder: str = Field("", description="folder of weights and tokenizer on every worker; empty: the user's cache")
     batch: Positive = Field(64, description="texts encoded together")
     max_tokens: Positive = Field(64, description="longer texts are cut")
@@ -121,7 +150,9 @@ class Candidates(_Section):
     popularity: Count = Field(50, description="by recent popularity")
     editorial: tuple[str, ...] = Field((), description="items picked by hand, in order: the last step of the ladder")
     neighbours: Positive = Field(100, description="co-occurring items kept per item")
-    basket: Positive = Field(200, description="latest items per user that count for co-occurrence; bounds its cost at users x basket squared")
+    basket: Positive = Field(
+        200, description="latest items per user that count for co-occurrence; bounds its cost at users x basket squared"
+    )
     repeats_allowed: bool = Field(False, description="whether items a user has acted on may come back")
     min_cooccurrence: Positive = Field(2, description="users who must share two items before they are neighbours")
 
@@ -130,8 +161,12 @@ class Ranker(_Section):
     """The network that orders candidates, trained by Horovod."""
 
     horizon_days: Positive = Field(14, description="what a user does in this many days after a cut makes the labels")
-    past_cuts: Annotated[int, Field(ge=2)] = Field(2, description="cuts one horizon apart; the latest is for early stopping")
-    negatives_share: Share = Field(0.4, description="share of the examples without action that is kept for training")
+    past_cuts: Annotated[int, Field(ge=2)] = Field(
+        2, description="cuts one horizon apart; the latest is for early stopping"
+    )
+    negatives_share: float = Field(
+        0.4, gt=0, le=1, description="share of the examples without action that is kept for training"
+    )
     hidden: tuple[Positive, ...] = Field((64, 32), description="widths of the hidden layers")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     learning_rate: float = Field(2e-3, gt=0)
@@ -153,9 +188,16 @@ class Lists(_Section):
 class Audit(_Section):
     """When a night may not be published."""
 
-    min_user_share: Share = Field(0.99, description="share of eligible users with a full list, or a recorded shortfall")
-    min_catalogue_share: Share = Field(0.01, description="share of available items that are on any list: below it the lists have collapsed")
-    min_score_spread: float = Field(0.0, ge=0, description="smallest difference between best and worst score over all lists")
+    min_user_share: Share = Field(
+        0.99,
+        description="share of eligible users with a full list, or a recorded shortfall because fewer than K items were left",
+    )
+    min_catalogue_share: Share = Field(
+        0.01, description="share of available items that are on any list: below it the lists have collapsed"
+    )
+    min_score_spread: float = Field(
+        0.0, ge=0, description="smallest difference between best and worst score over all lists"
+    )
 
 
 class Export(_Section):

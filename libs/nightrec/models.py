@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import date
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -33,8 +34,19 @@ def ranker_model_id(as_of: date, config: Config) -> str:
 def newest(warehouse: str, kind: str, as_of: date) -> str | None:
     """Id of the latest committed model of a kind (als or ranker) not after a date; None where there is none."""
     table = {"als": ALS_ITEM_FACTORS, "ranker": RANKER_MODELS}[kind]
-    known = [(p["as_of_date"], p["model_id"]) for p in partitions(warehouse, table) if p["as_of_date"] <= as_of.isoformat()]
+    known = [
+        (p["as_of_date"], p["model_id"]) for p in partitions(warehouse, table) if p["as_of_date"] <= as_of.isoformat()
+    ]
     return max(known)[1] if known else None
+
+
+def ranker_row(warehouse: str, ranker: str) -> dict[str, Any]:
+    """The row of ranker_models for an id. Raises UsageError where that ranker was never trained."""
+    rows: list[dict[str, Any]] = arrow(warehouse, RANKER_MODELS, {"model_id": ranker}).to_pylist()
+    if not rows:
+        known = sorted(p["model_id"] for p in partitions(warehouse, RANKER_MODELS))
+        raise UsageError(f"no ranker {ranker}; trained: {', '.join(known) or 'none'}")
+    return rows[0]
 
 
 def pinned(store: Store, config: Config, night: date, als: str | None, ranker: str | None) -> dict[str, str]:
@@ -51,7 +63,9 @@ def pinned(store: Store, config: Config, night: date, als: str | None, ranker: s
     }
     if not row["als_model"] or not row["ranker_model"]:
         missing = "item factors" if not row["als_model"] else "ranker"
-        raise UsageError(f"no {missing} trained as of {night} or before; run `nightrec train --config ... --date {night}` first")
+        raise UsageError(
+            f"no {missing} trained as of {night} or before; run `nightrec train --config ... --date {night}` first"
+        )
     if row != {name: before.get(name) for name in row}:
         store.put(NIGHT_MODELS, [{"run_date": night, **row}], {"run_date": night})
     return {name: str(value) for name, value in row.items()}

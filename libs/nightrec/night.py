@@ -19,7 +19,7 @@ from nightrec import config as configuration
 from nightrec import models
 from nightrec.config import Config
 from nightrec.contract import Table
-from nightrec.errors import NightrecError
+from nightrec.errors import AuditRefused, NightrecError
 from nightrec.pipeline import SAME_DATE
 from nightrec.session import session
 from nightrec.store import Commit, Store, Where
@@ -50,7 +50,12 @@ class Night:
     """
 
     def __init__(
-        self, spark: SparkSession, config: Config, night: date, als_model: str | None = None, ranker_model: str | None = None,
+        self,
+        spark: SparkSession,
+        config: Config,
+        night: date,
+        als_model: str | None = None,
+        ranker_model: str | None = None,
         store: Store | None = None,
     ) -> None:
         self.spark = spark
@@ -88,13 +93,16 @@ class Night:
         """Rows of a table: this night's where it is kept by night, all of it otherwise, or what `where` names."""
         if where is None and "run_date" in table.partition:
             where = {"run_date": self.date}
+        self._lines[self.date, "input", table.name] = self.store.rows(table, where)
         return self.store.read(table, where)
 
     def events(self, until: date | None = None, after: date | None = None) -> DataFrame:
         """clean_events that arrived up to `until` (this night) and, where given, later than `after`."""
         from pyspark.sql import functions as F
 
-        frame = self.store.read(CLEAN_EVENTS).where(F.col("ingest_date") <= F.lit(until or self.date))
+        until = until or self.date
+        self._lines[self.date, "input", CLEAN_EVENTS.name] = self.store.rows(CLEAN_EVENTS, after=after, until=until)
+        frame = self.store.read(CLEAN_EVENTS).where(F.col("ingest_date") <= F.lit(until))
         return frame if after is None else frame.where(F.col("ingest_date") > F.lit(after))
 
     def replace(self, table: Table, frame: DataFrame, where: Where | None = None) -> Commit:
@@ -112,20 +120,36 @@ class Night:
         """Run one stage and commit its books to the ledger, after its table."""
         self._lines.clear()
         started = time.monotonic()
-        job(self)
+        try:
+            job(self)
+        except AuditRefused:
+            self._commit_books(stage)  # a refused night has books too: they say which check refused it
+            raise
+        self._commit_books(stage)
+        lines = tuple((fate, reason, count) for (_, fate, reason), count in sorted(self._lines.items()))
+        return Books(stage, self.date, lines, time.monotonic() - started)
+
+    def _commit_books(self, stage: str) -> None:
         rows: list[dict[str, Any]] = [
-            {"run_date": day, "stage": stage, "fate": fate, "reason": reason, "row_count": count, "run_id": self.store.run_id}
+            {
+                "run_date": day,
+                "stage": stage,
+                "fate": fate,
+                "reason": reason,
+                "row_count": count,
+                "run_id": self.store.run_id,
+            }
             for (day, fate, reason), count in sorted(self._lines.items())
         ]
         if rows:
             self.store.put(LEDGER, rows, {"run_date": sorted({row["run_date"] for row in rows}), "stage": stage})
-        lines = tuple((fate, reason, count) for (_, fate, reason), count in sorted(self._lines.items()))
-        return Books(stage, self.date, lines, time.monotonic() - started)
 
     def __enter__(self) -> Night:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.store.close()
 
 
@@ -134,7 +158,9 @@ def parser(about: str) -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--config", required=True, metavar="TOML", help="the deployment's nightrec.toml")
     arguments.add_argument("--date", required=True, type=_date, metavar="YYYY-MM-DD", help="the night")
-    arguments.add_argument("--als-model", metavar="ID", help=f"item factors to use; {SAME_DATE} = those trained as of --date")
+    arguments.add_argument(
+        "--als-model", metavar="ID", help=f"item factors to use; {SAME_DATE} = those trained as of --date"
+    )
     arguments.add_argument("--ranker-model", metavar="ID", help="ranker to use")
     return arguments
 
@@ -159,7 +185,10 @@ def main(job: Callable[[Night], None], argv: Sequence[str] | None = None) -> Non
     except NightrecError as error:
         print(f"{stage} {options.date}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    print(f"{stage} {options.date}: " + ", ".join(f"{fate} {reason} {rows}".replace("  ", " ") for fate, reason, rows in books.lines))
+    print(
+        f"{stage} {options.date}: "
+        + ", ".join(f"{fate} {reason} {rows}".replace("  ", " ") for fate, reason, rows in books.lines)
+    )
 
 
 def die_with_parent() -> None:

@@ -24,37 +24,115 @@ class Stage:
 
 
 STAGES = (
-    Stage("clean_events", "night", ("raw events",), ("clean_events", "rejected_events"),
-          "check, de-duplicate and weigh the raw events of the ingest dates not yet cleaned"),
-    Stage("item_profiles", "night", ("raw items", "clean_events"), ("item_profiles",),
-          "each item as of the night: attributes, availability, counts, the text given to BERT"),
-    Stage("user_profiles", "night", ("raw users", "clean_events", "item_profiles"), ("user_profiles",),
-          "each user as of the night: activity, recent items, affinities, eligibility, the text given to BERT"),
-    Stage("als_item_factors", "training", ("clean_events",), ("als_item_factors",),
-          "factorize everything up to the date; the item factors are kept under a model id"),
-    Stage("als_user_factors", "night", ("clean_events", "als_item_factors"), ("als_user_factors", "night_models"),
-          "solve each changed user exactly against the frozen item factors"),
-    Stage("item_embeddings", "night", ("item_profiles",), ("item_embeddings",),
-          "encode the item texts that were never encoded"),
-    Stage("user_embeddings", "night", ("user_profiles", "item_profiles", "item_embeddings"), ("user_embeddings",),
-          "encode new user texts and mix them with the recent items' vectors"),
-    Stage("candidates", "night",
-          ("clean_events", "item_profiles", "user_profiles", "als_item_factors", "als_user_factors", "item_embeddings", "user_embeddings"),
-          ("candidates",), "nominate items for every list from every source, already masked"),
-    Stage("ranker_examples", "training", ("candidates", "item_profiles", "user_profiles", "clean_events"), ("ranker_examples",),
-          "candidates of past cuts with what the users then did"),
-    Stage("ranker_model", "training", ("ranker_examples",), ("ranker_models",),
-          "train the ranking network with Horovod"),
-    Stage("ranked_topk", "night", ("candidates", "item_profiles", "user_profiles", "ranker_models"), ("ranked_topk", "shortfalls"),
-          "score the candidates and cut every list to K"),
-    Stage("audit", "night", ("ranked_topk", "shortfalls", "item_profiles", "user_profiles", "clean_events"), ("audit_results",),
-          "check tonight's lists; a failed check stops the night"),
-    Stage("published_topk", "night", ("ranked_topk", "audit_results"), ("published_topk",),
-          "publish the audited lists in one commit that touches only what changed"),
-    Stage("export", "night", ("published_topk",), ("files",),
-          "hand the changes since the last export to downstream systems"),
-    Stage("outcomes", "night", ("clean_events", "ranked_topk"), ("outcomes",),
-          "impressions, clicks and conversions of the lists that were served"),
+    Stage(
+        "clean_events",
+        "night",
+        ("raw events",),
+        ("clean_events", "rejected_events"),
+        "check, de-duplicate and weigh the raw events of the ingest dates not yet cleaned",
+    ),
+    Stage(
+        "item_profiles",
+        "night",
+        ("raw items", "clean_events"),
+        ("item_profiles",),
+        "each item as of the night: attributes, availability, counts, the text given to BERT",
+    ),
+    Stage(
+        "user_profiles",
+        "night",
+        ("raw users", "clean_events", "item_profiles"),
+        ("user_profiles",),
+        "each user as of the night: activity, recent items, affinities, eligibility, the text given to BERT",
+    ),
+    Stage(
+        "als_item_factors",
+        "training",
+        ("clean_events",),
+        ("als_item_factors",),
+        "factorize everything up to the date; the item factors are kept under a model id",
+    ),
+    Stage(
+        "als_user_factors",
+        "night",
+        ("clean_events", "als_item_factors"),
+        ("als_user_factors", "night_models"),
+        "solve each changed user exactly against the frozen item factors",
+    ),
+    Stage(
+        "item_embeddings",
+        "night",
+        ("item_profiles",),
+        ("item_embeddings",),
+        "encode the item texts that were never encoded",
+    ),
+    Stage(
+        "user_embeddings",
+        "night",
+        ("user_profiles", "item_profiles", "item_embeddings"),
+        ("user_embeddings",),
+        "encode new user texts and mix them with the recent items' vectors",
+    ),
+    Stage(
+        "candidates",
+        "night",
+        (
+            "clean_events",
+            "item_profiles",
+            "user_profiles",
+            "als_item_factors",
+            "als_user_factors",
+            "item_embeddings",
+            "user_embeddings",
+        ),
+        ("candidates",),
+        "nominate items for every list from every source, already masked",
+    ),
+    Stage(
+        "ranker_examples",
+        "training",
+        ("candidates", "item_profiles", "user_profiles", "clean_events"),
+        ("ranker_examples",),
+        "candidates of past cuts with what the users then did",
+    ),
+    Stage(
+        "ranker_model", "training", ("ranker_examples",), ("ranker_models",), "train the ranking network with Horovod"
+    ),
+    Stage(
+        "ranked_topk",
+        "night",
+        ("candidates", "item_profiles", "user_profiles", "ranker_models"),
+        ("ranked_topk", "shortfalls"),
+        "score the candidates and cut every list to K",
+    ),
+    Stage(
+        "audit",
+        "night",
+        ("ranked_topk", "shortfalls", "item_profiles", "user_profiles", "clean_events"),
+        ("audit_results",),
+        "check tonight's lists; a failed check stops the night",
+    ),
+    Stage(
+        "published_topk",
+        "night",
+        ("ranked_topk", "audit_results"),
+        ("published_topk",),
+        "publish the audited lists in one commit that touches only what changed",
+    ),
+    Stage(
+        "export",
+        "night",
+        ("published_topk",),
+        ("files",),
+        "hand the changes since the last export to downstream systems",
+    ),
+    Stage(
+        "outcomes",
+        "night",
+        ("clean_events", "ranked_topk"),
+        ("outcomes",),
+        "impressions, clicks and conversions of the lists that were served",
+    ),
 )
 NIGHT = tuple(stage for stage in STAGES if stage.rhythm == "night")
 
@@ -83,7 +161,15 @@ class Step:
 
 
 # What a past night must be rebuilt of before its candidates can teach the ranker.
-_REPLAYED = ("item_profiles", "user_profiles", "als_item_factors", "als_user_factors", "item_embeddings", "user_embeddings", "candidates")
+_REPLAYED = (
+    "item_profiles",
+    "user_profiles",
+    "als_item_factors",
+    "als_user_factors",
+    "item_embeddings",
+    "user_embeddings",
+    "candidates",
+)
 
 
 def training(ranker: Ranker) -> tuple[Step, ...]:

@@ -8,6 +8,7 @@ Fenced. So an attempt that began before another one's commit can never overwrite
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,9 @@ class Commit:
 
 def predicate(where: Where) -> str:
     """An SQL condition that fixes each column to a value, or to one of several."""
-    return " AND ".join(f"{name} IN ({', '.join(_literal(v) for v in _values(value))})" for name, value in where.items())
+    return " AND ".join(
+        f"{name} IN ({', '.join(_literal(v) for v in _values(value))})" for name, value in where.items()
+    )
 
 
 def _values(value: Value | Sequence[Value]) -> Sequence[Value]:
@@ -88,6 +91,18 @@ def partitions(warehouse: str, table: Table) -> list[dict[str, str]]:
     return list(DeltaTable(location(warehouse, table)).partitions()) if exists(warehouse, table) else []
 
 
+def content(warehouse: str, table: Table, where: Where) -> str:
+    """Fingerprint of the rows of the partitions that `where` names, from the log alone: which files hold them.
+
+    A data file never changes and its name never comes back, so an equal fingerprint means the same rows.
+    """
+    if not exists(warehouse, table):
+        return ""
+    filters = [(name, "in", [str(v) for v in _values(value)]) for name, value in where.items()]
+    files = sorted(DeltaTable(location(warehouse, table)).file_uris(file_pruning_predicate=filters))
+    return hashlib.sha256("\n".join(file.rsplit("/", 1)[-1] for file in files).encode()).hexdigest()[:16]
+
+
 class Store:
     """One run's hold on a warehouse. Raises Fenced when another process writes to the same local warehouse."""
 
@@ -119,7 +134,9 @@ class Store:
         Raises ContractError when a row is outside `where`, breaks NOT NULL or a CHECK, or the frame's shape is wrong.
         """
         if set(where) != set(table.partition):
-            raise ContractError(f"{table.name}: replace names {sorted(where)}, its partition is {sorted(table.partition)}")
+            raise ContractError(
+                f"{table.name}: replace names {sorted(where)}, its partition is {sorted(table.partition)}"
+            )
         return self._written(table, frame, {"replaceWhere": predicate(where)}, "overwrite")
 
     def append(self, table: Table, frame: DataFrame) -> Commit:
@@ -151,7 +168,10 @@ class Store:
         try:
             data = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
             write_deltalake(
-                target, data, mode="overwrite", predicate=predicate(where) if where else None,
+                target,
+                data,
+                mode="overwrite",
+                predicate=predicate(where) if where else None,
                 commit_properties=CommitProperties(
                     custom_metadata={"userMetadata": self._metadata(table)},
                     app_transactions=[Transaction(APPLICATION, token)],
@@ -174,7 +194,8 @@ class Store:
         old, new = F.col(f"t.{fingerprint}"), F.col(f"s.{fingerprint}")
         on = " AND ".join(f"t.{name} = s.{name}" for name in table.key)
         counted = (
-            target.alias("t").join(source.alias("s"), F.expr(on), "full_outer")
+            target.alias("t")
+            .join(source.alias("s"), F.expr(on), "full_outer")
             .agg(
                 F.count_if(old.isNull()).alias("inserted"),
                 F.count_if(new.isNull()).alias("deleted"),
@@ -188,11 +209,14 @@ class Store:
         if not changed:
             return Commit(version(self.warehouse, table), 0, counts)
         token = self._next_token(table)
-        with _session_options(self.spark, {
-            "spark.databricks.delta.write.txnAppId": APPLICATION,
-            "spark.databricks.delta.write.txnVersion": str(token),
-            "spark.databricks.delta.commitInfo.userMetadata": self._metadata(table),
-        }):
+        with _session_options(
+            self.spark,
+            {
+                "spark.databricks.delta.write.txnAppId": APPLICATION,
+                "spark.databricks.delta.write.txnVersion": str(token),
+                "spark.databricks.delta.commitInfo.userMetadata": self._metadata(table),
+            },
+        ):
             self._merge(table, source, fingerprint, on)
         return Commit(self._committed(table, token).version, changed, counts)
 
@@ -202,7 +226,8 @@ class Store:
         target = SparkDeltaTable.forPath(self.spark, location(self.warehouse, table))
         try:
             (
-                target.alias("t").merge(source.alias("s"), on)
+                target.alias("t")
+                .merge(source.alias("s"), on)
                 .whenMatchedUpdateAll(condition=f"t.{fingerprint} <> s.{fingerprint}")
                 .whenNotMatchedInsertAll()
                 .whenNotMatchedBySourceDelete()
@@ -219,8 +244,29 @@ class Store:
         if not table.change_feed:
             raise ContractError(f"{table.name} keeps no change feed")
         return (
-            self.spark.read.format("delta").option("readChangeFeed", "true").option("startingVersion", since + 1)
+            self.spark.read.format("delta")
+            .option("readChangeFeed", "true")
+            .option("startingVersion", since + 1)
             .load(location(self.warehouse, table))
+        )
+
+    def rows(
+        self, table: Table, where: Where | None = None, after: date | None = None, until: date | None = None
+    ) -> int:
+        """Rows of the partitions that `where` names, or of the dates of the first partition column, from the log alone."""
+        if not exists(self.warehouse, table):
+            return 0
+        files = pa.table(DeltaTable(location(self.warehouse, table)).get_add_actions(flatten=True)).to_pylist()
+        wanted = {name: {str(v) for v in _values(value)} for name, value in (where or {}).items()}
+        first = f"partition.{table.partition[0]}" if table.partition else ""
+        return sum(
+            int(file["num_records"] or 0)
+            for file in files
+            if all(
+                str(file[f"partition.{name}"]) in values for name, values in wanted.items() if name in table.partition
+            )
+            and (after is None or file[first] > after)
+            and (until is None or file[first] <= until)
         )
 
     def version(self, table: Table) -> int:
@@ -238,7 +284,9 @@ class Store:
         listed = ", ".join(f"{_literal(key)} = {_literal(value)}" for key, value in properties.items())
         partitioned = f"PARTITIONED BY ({', '.join(table.partition)})" if table.partition else ""
         where = location(self.warehouse, table)
-        self.spark.sql(f"CREATE TABLE delta.`{where}` ({table.ddl()}) USING delta {partitioned} TBLPROPERTIES ({listed})")
+        self.spark.sql(
+            f"CREATE TABLE delta.`{where}` ({table.ddl()}) USING delta {partitioned} TBLPROPERTIES ({listed})"
+        )
 
     def _recorded(self, table: Table) -> int:
         if not exists(self.warehouse, table):
@@ -249,7 +297,9 @@ class Store:
         """This attempt's next transaction version; Fenced when another attempt has moved past it."""
         token = self._tokens[table.name]
         if self._recorded(table) >= token:
-            raise Fenced(f"{table.name}: another attempt has committed since run {self.run_id} began; nothing was written")
+            raise Fenced(
+                f"{table.name}: another attempt has committed since run {self.run_id} began; nothing was written"
+            )
         self._tokens[table.name] = token + 1
         return token
 
@@ -284,9 +334,21 @@ class _session_options:
 def _explained(table: Table, error: Exception) -> Exception:
     """Delta's complaint about a row as a ContractError in one line; other failures as they are."""
     text = str(error)
-    if any(word in text for word in ("DELTA_VIOLATE", "DELTA_NOT_NULL", "NOT_NULL_CONSTRAINT", "DELTA_REPLACE_WHERE", "Invariant", "failed validation check")):
+    if any(
+        word in text
+        for word in (
+            "DELTA_VIOLATE",
+            "DELTA_NOT_NULL",
+            "NOT_NULL_CONSTRAINT",
+            "DELTA_REPLACE_WHERE",
+            "Invariant",
+            "failed validation check",
+        )
+    ):
         start = max(text.find("[DELTA_"), 0)
-        return ContractError(f"{table.name} (writing): {text[start:].splitlines()[0]} {' '.join(text[start:].splitlines()[1:4])}")
+        return ContractError(
+            f"{table.name} (writing): {text[start:].splitlines()[0]} {' '.join(text[start:].splitlines()[1:4])}"
+        )
     if "ConcurrentTransaction" in text or "DELTA_CONCURRENT" in text:
         return Fenced(f"{table.name}: another attempt committed at the same moment; nothing was written")
     return error
@@ -304,7 +366,9 @@ def _locked(warehouse: str) -> IO[str] | None:
         handle.seek(0)
         holder = handle.read().strip() or "unknown"
         handle.close()
-        raise Fenced(f"process {holder} is writing to {warehouse}; wait for it to end, then run this night again") from None
+        raise Fenced(
+            f"process {holder} is writing to {warehouse}; wait for it to end, then run this night again"
+        ) from None
     handle.truncate(0)
     handle.write(str(os.getpid()))
     handle.flush()

@@ -26,7 +26,9 @@ _RUN_DATE = Column("run_date", "date", "the night")
 _ITEM_ID = Column("item_id", "string", "external item id, as logged", check="item_id <> ''")
 _USER_ID = Column("user_id", "string", "external user id, as logged", check="user_id <> ''")
 _LIST_KIND = Column(
-    "list_kind", "string", "whom the list is for: user, segment, item (similar items) or everyone",
+    "list_kind",
+    "string",
+    "whom the list is for: user, segment, item (similar items) or everyone",
     check="list_kind IN ('user', 'segment', 'item', 'everyone')",
 )
 _LIST_KEY = Column("list_key", "string", "user id, segment name, item id, or the word everyone")
@@ -37,7 +39,11 @@ _FACTORS = Column("factors", "array<float>", "factor vector, as long as the mode
 _ALS_MODEL = Column("als_model", "string", "id of the item factors used")
 
 CLEAN_EVENTS = Table(
-    name="clean_events", stage="clean_events", grain="one accepted event", key=("event_key",), partition=("ingest_date",),
+    name="clean_events",
+    stage="clean_events",
+    grain="one accepted event",
+    key=("event_key",),
+    partition=("ingest_date",),
     columns=(
         Column("ingest_date", "date", "the raw folder the event arrived in"),
         Column("event_key", "string", "fingerprint of event_id where logged, else of the event's content"),
@@ -57,18 +63,29 @@ CLEAN_EVENTS = Table(
 )
 
 REJECTED_EVENTS = Table(
-    name="rejected_events", stage="clean_events", grain="one raw line that was not accepted", key=(), partition=("ingest_date",),
+    name="rejected_events",
+    stage="clean_events",
+    grain="one raw line that was not accepted",
+    key=(),
+    partition=("ingest_date",),
     columns=(
         Column("ingest_date", "date", "the raw folder the line arrived in"),
-        Column("reason", "string", "broken_line, missing_user_id, missing_item_id, bad_time, unknown_event_type, bad_value, future or robot"),
+        Column(
+            "reason",
+            "string",
+            "broken_line, missing_user_id, missing_item_id, bad_time, unknown_event_type, bad_value, future or robot",
+        ),
         Column("file", "string", "file name inside the ingest folder"),
         Column("raw", "string", "the line as it came"),
     ),
 )
 
 ITEM_PROFILES = Table(
-    name="item_profiles", stage="item_profiles", grain="one item of the catalogue or of the events, as of the night",
-    key=("run_date", "item_id"), partition=("run_date",),
+    name="item_profiles",
+    stage="item_profiles",
+    grain="one item of the catalogue or of the events, as of the night",
+    key=("run_date", "item_id"),
+    partition=("run_date",),
     columns=(
         _RUN_DATE,
         _ITEM_ID,
@@ -78,12 +95,25 @@ ITEM_PROFILES = Table(
         Column("tags", "array<string>", "catalogue tags; empty where unknown"),
         Column("attributes", "map<string,string>", "catalogue attributes", nullable=True),
         Column("in_catalogue", "boolean", "in the snapshot of the night, or there is no snapshot at all"),
-        Column("is_available", "boolean", "in_catalogue and inside available_from .. available_until on the day after the night"),
+        Column(
+            "is_available",
+            "boolean",
+            "in_catalogue and inside available_from .. available_until on the day after the night",
+        ),
         Column("event_count", "bigint", "events with weight above 0 up to the night", check="event_count >= 0"),
         Column("user_count", "bigint", "distinct users of those events", check="user_count >= 0"),
-        Column("recent_user_count", "bigint", "distinct users in the last profiles.recent_days", check="recent_user_count >= 0"),
-        Column("popularity_share", "double", "recent_user_count over the largest of the night; 0 in a night without events",
-               check="popularity_share BETWEEN 0 AND 1"),
+        Column(
+            "recent_user_count",
+            "bigint",
+            "distinct users in the last profiles.recent_days",
+            check="recent_user_count >= 0",
+        ),
+        Column(
+            "popularity_share",
+            "double",
+            "recent_user_count over the largest of the night; 0 in a night without events",
+            check="popularity_share BETWEEN 0 AND 1",
+        ),
         Column("first_event_ts", "timestamp", "first event with weight above 0", nullable=True),
         Column("last_event_ts", "timestamp", "last event with weight above 0", nullable=True),
         Column("text", "string", "the exact text given to BERT"),
@@ -92,8 +122,11 @@ ITEM_PROFILES = Table(
 )
 
 USER_PROFILES = Table(
-    name="user_profiles", stage="user_profiles", grain="one user of the snapshot or of the events, as of the night",
-    key=("run_date", "user_id"), partition=("run_date",),
+    name="user_profiles",
+    stage="user_profiles",
+    grain="one user of the snapshot or of the events, as of the night",
+    key=("run_date", "user_id"),
+    partition=("run_date",),
     columns=(
         _RUN_DATE,
         _USER_ID,
@@ -101,12 +134,25 @@ USER_PROFILES = Table(
         Column("blocked_items", "array<string>", "items this user must never be shown; empty where none"),
         Column("event_count", "bigint", "events with weight above 0 up to the night", check="event_count >= 0"),
         Column("item_count", "bigint", "distinct items of those events", check="item_count >= 0"),
-        Column("recent_event_count", "bigint", "those in the last profiles.recent_days", check="recent_event_count >= 0"),
+        Column(
+            "recent_event_count", "bigint", "those in the last profiles.recent_days", check="recent_event_count >= 0"
+        ),
         Column("last_event_ts", "timestamp", "last event with weight above 0", nullable=True),
         Column("days_since_last", "int", "whole days from that event to the night", nullable=True),
-        Column("recent_items", "array<string>", "latest distinct items with weight above 0, newest first, profiles.recent_items at most"),
-        Column("category_shares", "map<string,double>", "share of the user’s events in each category; empty where unknown"),
-        Column("segment", "string", "profiles.segment_attribute, else favourite category; null where neither is known", nullable=True),
+        Column(
+            "recent_items",
+            "array<string>",
+            "latest distinct items with weight above 0, newest first, profiles.recent_items at most",
+        ),
+        Column(
+            "category_shares", "map<string,double>", "share of the user’s events in each category; empty where unknown"
+        ),
+        Column(
+            "segment",
+            "string",
+            "profiles.segment_attribute, else favourite category; null where neither is known",
+            nullable=True,
+        ),
         Column("is_eligible", "boolean", "gets a list tonight"),
         Column("text", "string", "the exact text given to BERT; null where nothing is known", nullable=True),
         Column("text_hash", "string", "sha-256 of text in hex", nullable=True),
@@ -114,8 +160,11 @@ USER_PROFILES = Table(
 )
 
 ALS_ITEM_FACTORS = Table(
-    name="als_item_factors", stage="als_item_factors", grain="one item in one factorization",
-    key=("model_id", "item_id"), partition=("as_of_date", "model_id"),
+    name="als_item_factors",
+    stage="als_item_factors",
+    grain="one item in one factorization",
+    key=("model_id", "item_id"),
+    partition=("as_of_date", "model_id"),
     columns=(
         Column("as_of_date", "date", "trained on what had arrived by this date"),
         Column("model_id", "string", "id of the factorization: date and settings"),
@@ -125,14 +174,20 @@ ALS_ITEM_FACTORS = Table(
 )
 
 ALS_USER_FACTORS = Table(
-    name="als_user_factors", stage="als_user_factors", grain="one user with events, solved against one set of item factors",
-    key=("run_date", "als_model", "user_id"), partition=("run_date", "als_model"),
+    name="als_user_factors",
+    stage="als_user_factors",
+    grain="one user with events, solved against one set of item factors",
+    key=("run_date", "als_model", "user_id"),
+    partition=("run_date", "als_model"),
     columns=(_RUN_DATE, _ALS_MODEL, _USER_ID, _FACTORS),
 )
 
 ITEM_EMBEDDINGS = Table(
-    name="item_embeddings", stage="item_embeddings", grain="one text of an item, encoded once per encoder",
-    key=("encoder", "text_hash"), partition=("encoder",),
+    name="item_embeddings",
+    stage="item_embeddings",
+    grain="one text of an item, encoded once per encoder",
+    key=("encoder", "text_hash"),
+    partition=("encoder",),
     columns=(
         Column("encoder", "string", "encoder id and revision"),
         Column("text_hash", "string", "item_profiles.text_hash"),
@@ -141,8 +196,11 @@ ITEM_EMBEDDINGS = Table(
 )
 
 USER_EMBEDDINGS = Table(
-    name="user_embeddings", stage="user_embeddings", grain="one user with a text or with items that have one",
-    key=("run_date", "encoder", "user_id"), partition=("run_date", "encoder"),
+    name="user_embeddings",
+    stage="user_embeddings",
+    grain="one user with a text or with items that have one",
+    key=("run_date", "encoder", "user_id"),
+    partition=("run_date", "encoder"),
     columns=(
         _RUN_DATE,
         Column("encoder", "string", "encoder id and revision"),
@@ -154,8 +212,11 @@ USER_EMBEDDINGS = Table(
 )
 
 CANDIDATES = Table(
-    name="candidates", stage="candidates", grain="one item nominated for one list by at least one source, already masked",
-    key=("run_date", "als_model", "list_kind", "list_key", "item_id"), partition=("run_date", "als_model"),
+    name="candidates",
+    stage="candidates",
+    grain="one item nominated for one list by at least one source, already masked",
+    key=("run_date", "als_model", "list_kind", "list_key", "item_id"),
+    partition=("run_date", "als_model"),
     columns=(
         _RUN_DATE,
         _ALS_MODEL,
@@ -166,31 +227,63 @@ CANDIDATES = Table(
             column
             for source in SOURCES
             for column in (
-                Column(f"{source}_score", "float", f"score by source {source}; null where it did not nominate the item", nullable=True),
-                Column(f"{source}_rank", "int", f"1-based rank by source {source}; null where it did not nominate the item", nullable=True),
+                Column(
+                    f"{source}_score",
+                    "float",
+                    f"score by source {source}; null where it did not nominate the item",
+                    nullable=True,
+                ),
+                Column(
+                    f"{source}_rank",
+                    "int",
+                    f"1-based rank by source {source}; null where it did not nominate the item",
+                    nullable=True,
+                ),
             )
         ),
         _SOURCE,
-        Column("because_item_id", "string", "the user’s own item that speaks most for this one, where the source can say", nullable=True),
+        Column(
+            "because_item_id",
+            "string",
+            "the user’s own item that speaks most for this one, where the source can say",
+            nullable=True,
+        ),
     ),
 )
 
 RANKER_EXAMPLES = Table(
-    name="ranker_examples", stage="ranker_examples", grain="one candidate of a past cut, with what the user then did",
-    key=("as_of_date", "cut_date", "user_id", "item_id"), partition=("as_of_date",),
+    name="ranker_examples",
+    stage="ranker_examples",
+    grain="one candidate of a past cut, with what the user then did",
+    key=("as_of_date", "cut_date", "user_id", "item_id"),
+    partition=("as_of_date",),
     columns=(
         Column("as_of_date", "date", "training date: labels rest on nothing that arrived later"),
         Column("cut_date", "date", "features rest on nothing that arrived after this date"),
-        Column("split", "string", "train, or valid: the latest cut, for early stopping", check="split IN ('train', 'valid')"),
+        Column(
+            "split",
+            "string",
+            "train, or valid: the latest cut, for early stopping",
+            check="split IN ('train', 'valid')",
+        ),
         _USER_ID,
         _ITEM_ID,
-        Column("label", "float", "1 where the user acted on the item in the horizon after the cut, else 0", check="label IN (0, 1)"),
+        Column(
+            "label",
+            "float",
+            "1 where the user acted on the item in the horizon after the cut, else 0",
+            check="label IN (0, 1)",
+        ),
         Column("features", "array<float>", "in the order of ranker.features.FEATURES"),
     ),
 )
 
 RANKER_MODELS = Table(
-    name="ranker_models", stage="ranker_model", grain="one trained ranker", key=("model_id",), partition=("as_of_date", "model_id"),
+    name="ranker_models",
+    stage="ranker_model",
+    grain="one trained ranker",
+    key=("model_id",),
+    partition=("as_of_date", "model_id"),
     columns=(
         Column("as_of_date", "date", "training date"),
         Column("model_id", "string", "id of the ranker: date and settings"),
@@ -201,13 +294,20 @@ RANKER_MODELS = Table(
         Column("data_versions", "map<string,bigint>", "Delta version of each input table"),
         Column("processes", "int", "Horovod processes"),
         Column("best_epoch", "int", "1-based epoch whose weights were kept"),
-        Column("epochs", "array<struct<epoch:int,train_loss:double,valid_loss:double,valid_ndcg:double>>", "metrics per epoch"),
+        Column(
+            "epochs",
+            "array<struct<epoch:int,train_loss:double,valid_loss:double,valid_ndcg:double>>",
+            "metrics per epoch",
+        ),
     ),
 )
 
 NIGHT_MODELS = Table(
-    name="night_models", stage="als_user_factors", grain="the models one night uses, pinned when it first asks",
-    key=("run_date",), partition=("run_date",),
+    name="night_models",
+    stage="als_user_factors",
+    grain="the models one night uses, pinned when it first asks",
+    key=("run_date",),
+    partition=("run_date",),
     columns=(
         _RUN_DATE,
         _ALS_MODEL,
@@ -217,8 +317,11 @@ NIGHT_MODELS = Table(
 )
 
 RANKED_TOPK = Table(
-    name="ranked_topk", stage="ranked_topk", grain="one item of one list, not yet served",
-    key=("run_date", "list_kind", "list_key", "rank"), partition=("run_date",),
+    name="ranked_topk",
+    stage="ranked_topk",
+    grain="one item of one list, not yet served",
+    key=("run_date", "list_kind", "list_key", "rank"),
+    partition=("run_date",),
     columns=(
         _RUN_DATE,
         _LIST_KIND,
@@ -226,15 +329,22 @@ RANKED_TOPK = Table(
         _LIST_ID,
         Column("rank", "int", "1-based position"),
         _ITEM_ID,
-        Column("score", "double", "ranker probability, or 1/position where the ladder filled the list"),
-        _SOURCE,
+        Column("score", "double", "ranker probability, or 1/position where the ladder filled the list; 6 decimals"),
+        Column(
+            "source",
+            "string",
+            "the candidate source that ranked the item highest; in a list filled down the ladder, the first step that had it",
+        ),
         _REASON,
     ),
 )
 
 SHORTFALLS = Table(
-    name="shortfalls", stage="ranked_topk", grain="one list with fewer than K items",
-    key=("run_date", "list_kind", "list_key"), partition=("run_date",),
+    name="shortfalls",
+    stage="ranked_topk",
+    grain="one list with fewer than K items",
+    key=("run_date", "list_kind", "list_key"),
+    partition=("run_date",),
     columns=(
         _RUN_DATE,
         _LIST_KIND,
@@ -246,7 +356,11 @@ SHORTFALLS = Table(
 )
 
 AUDIT_RESULTS = Table(
-    name="audit_results", stage="audit", grain="one check of one night", key=("run_date", "check_name"), partition=("run_date",),
+    name="audit_results",
+    stage="audit",
+    grain="one check of one night",
+    key=("run_date", "check_name"),
+    partition=("run_date",),
     columns=(
         _RUN_DATE,
         Column("check_name", "string", "what was checked"),
@@ -259,20 +373,31 @@ AUDIT_RESULTS = Table(
 )
 
 PUBLISHED_TOPK = Table(
-    name="published_topk", stage="published_topk", grain="one list, as served", key=("list_kind", "list_key"), partition=(),
+    name="published_topk",
+    stage="published_topk",
+    grain="one list, as served",
+    key=("list_kind", "list_key"),
+    partition=(),
     change_feed=True,
     columns=(
         _LIST_KIND,
         _LIST_KEY,
         _LIST_ID,
-        Column("items", "array<struct<rank:int,item_id:string,score:double,source:string,reason:string>>", "the list, best first"),
+        Column(
+            "items",
+            "array<struct<rank:int,item_id:string,score:double,source:string,reason:string>>",
+            "the list, best first",
+        ),
         Column("changed_date", "date", "the night that last changed this list"),
     ),
 )
 
 OUTCOMES = Table(
-    name="outcomes", stage="outcomes", grain="what was done one night with one served item",
-    key=("run_date", "list_id", "item_id"), partition=("run_date",),
+    name="outcomes",
+    stage="outcomes",
+    grain="what was done one night with one served item",
+    key=("run_date", "list_id", "item_id"),
+    partition=("run_date",),
     columns=(
         _RUN_DATE,
         _LIST_ID,
@@ -288,12 +413,19 @@ OUTCOMES = Table(
 )
 
 LEDGER = Table(
-    name="ledger", stage="", grain="one fate of rows in one stage of one night",
-    key=("run_date", "stage", "fate", "reason"), partition=("run_date", "stage"),
+    name="ledger",
+    stage="",
+    grain="one fate of rows in one stage of one night",
+    key=("run_date", "stage", "fate", "reason"),
+    partition=("run_date", "stage"),
     columns=(
         _RUN_DATE,
         Column("stage", "string", "the stage whose books these are"),
-        Column("fate", "string", "read, accepted, duplicate, rejected, late, written, unchanged, deleted, encoded, shortfall ..."),
+        Column(
+            "fate",
+            "string",
+            "read, accepted, duplicate, rejected, late, written, unchanged, deleted, encoded, shortfall ...",
+        ),
         Column("reason", "string", "detail of the fate; empty where there is none"),
         Column("row_count", "bigint", "rows with that fate", check="row_count >= 0"),
         Column("run_id", "string", "the run that wrote the books"),
@@ -301,7 +433,22 @@ LEDGER = Table(
 )
 
 TABLES = (
-    CLEAN_EVENTS, REJECTED_EVENTS, ITEM_PROFILES, USER_PROFILES, ALS_ITEM_FACTORS, ALS_USER_FACTORS, ITEM_EMBEDDINGS,
-    USER_EMBEDDINGS, CANDIDATES, RANKER_EXAMPLES, RANKER_MODELS, NIGHT_MODELS, RANKED_TOPK, SHORTFALLS, AUDIT_RESULTS,
-    PUBLISHED_TOPK, OUTCOMES, LEDGER,
+    CLEAN_EVENTS,
+    REJECTED_EVENTS,
+    ITEM_PROFILES,
+    USER_PROFILES,
+    ALS_ITEM_FACTORS,
+    ALS_USER_FACTORS,
+    ITEM_EMBEDDINGS,
+    USER_EMBEDDINGS,
+    CANDIDATES,
+    RANKER_EXAMPLES,
+    RANKER_MODELS,
+    NIGHT_MODELS,
+    RANKED_TOPK,
+    SHORTFALLS,
+    AUDIT_RESULTS,
+    PUBLISHED_TOPK,
+    OUTCOMES,
+    LEDGER,
 )

@@ -1,0 +1,29 @@
+"""ranked_topk: every list of the night cut to K, not yet served. Grain: (run_date, list_kind, list_key, rank).
+
+Also writes shortfalls: one row per list with fewer than K items.
+
+    spark-submit jobs/ranked_topk.py --config nightrec.toml --date 2026-03-10
+"""
+
+from nightrec.models import ranker_row
+from nightrec.night import Night, main
+from nightrec.ranker.score import scored
+from nightrec.serving.topk import ranked_topk, shortfalls, split
+from nightrec.tables import CANDIDATES, ITEM_PROFILES, RANKED_TOPK, SHORTFALLS, USER_PROFILES
+
+
+def run(night: Night) -> None:
+    k = night.config.lists.k
+    items, users = night.read(ITEM_PROFILES), night.read(USER_PROFILES)
+    candidates = night.read(CANDIDATES, {"run_date": night.date, "als_model": night.als_model})
+    ranker = ranker_row(night.store.warehouse, night.ranker_model)
+    weights = f"{night.config.paths.models}/{ranker['weights']}"
+    known, others = split(candidates, users)
+    personal = scored(known, items, users, weights, ranker["weights_sha256"], ranker["features"])
+    # The shortfalls first: lists that are short without a recorded cause would fail the audit.
+    night.replace(SHORTFALLS, shortfalls(candidates, items, users, k, night.date))
+    night.replace(RANKED_TOPK, ranked_topk(personal, others, items, users, k, night.date))
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,35 @@
+"""ranker_examples: candidates of past cuts with what the users then did. Grain: (cut_date, user_id, item_id).
+
+    spark-submit jobs/ranker_examples.py --config nightrec.toml --date 2026-03-10
+"""
+
+from datetime import timedelta
+
+from nightrec.night import Night, main
+from nightrec.pipeline import SAME_DATE
+from nightrec.ranker.examples import acted, checked, examples, missed, union
+from nightrec.tables import CANDIDATES, ITEM_PROFILES, RANKER_EXAMPLES, USER_PROFILES
+
+
+def run(night: Night) -> None:
+    """Label the candidates of every training cut of the date; the latest cut is the validation split."""
+    settings, cuts = night.config.ranker, night.config.training_cuts(night.date)
+    done, frames = [], []
+    for cut in cuts:
+        past = night.at(cut, SAME_DATE)
+        items, users = past.read(ITEM_PROFILES), past.read(USER_PROFILES)
+        candidates = past.read(CANDIDATES, {"run_date": cut, "als_model": past.als_model})
+        done.append(acted(users, night.events(until=cut + timedelta(days=settings.horizon_days), after=cut)))
+        frames.append(examples(
+            candidates, items, users, done[-1], as_of=night.date, cut=cut, seed=settings.seed,
+            split="valid" if cut == cuts[-1] else "train", negatives_share=settings.negatives_share,
+        ))
+    night.replace(RANKER_EXAMPLES, union(frames), {"as_of_date": night.date})
+    written = night.store.read(RANKER_EXAMPLES, {"as_of_date": night.date})
+    positives = checked(written, night.date, settings.horizon_days)
+    night.book("positive", positives, "acted on after the cut")
+    night.book("missed", missed(done, positives), "acted on, but not a candidate")
+
+
+if __name__ == "__main__":
+    main(run)

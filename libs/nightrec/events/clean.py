@@ -1,0 +1,193 @@
+"""Raw lines to clean events: every line gets exactly one fate, and the same one whenever it is cleaned.
+
+The rules, in order; the first that applies decides:
+
+1. rejected, for what the line alone says: broken_line, missing_user_id, missing_item_id, bad_time,
+   unknown_event_type, bad_value, future;
+2. rejected as `robot`: all that is left of a user on an ingest date on which some clock hour (of event time) holds more
+   than `robot_events_per_hour` different events of that user;
+3. `duplicate`: another copy that is left was kept, in an earlier ingest date or in this one;
+4. `late`: accepted, but it happened more than `late_after_days` before its ingest date;
+5. `accepted`.
+
+Rules 1 and 2 look at one ingest date only, and only copies that passed them can make others duplicates. So cleaning
+many ingest dates in one pass gives the same as cleaning them one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import reduce
+from typing import TYPE_CHECKING, NamedTuple
+
+from pyspark.sql import Window
+from pyspark.sql import functions as F
+from pyspark.storagelevel import StorageLevel
+
+from nightrec.raw import is_blank, timestamp
+from nightrec.tables import CLEAN_EVENTS, EVENT_TYPES, REJECTED_EVENTS
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame
+
+    from nightrec.config import Events
+
+# What happened, as opposed to how it was delivered: a second delivery has other sent_ts and received_ts.
+_CONTENT = ("user_id", "item_id", "event_type", "event_ts", "value", "text", "_context")
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+
+
+class Classified(NamedTuple):
+    """One row per raw line each: `lines` as parsed, `events` with its fate.
+
+    `events` has the columns of clean_events and rejected_events and `fate`: accepted, late, duplicate or rejected;
+    `reason` is '' for what is not rejected.
+    """
+
+    lines: DataFrame
+    events: DataFrame
+
+
+@contextmanager
+def classified(
+    lines: DataFrame, earlier: DataFrame | None, settings: Events, weights: Mapping[str, float],
+) -> Iterator[Classified]:
+    """Raw lines (`raw.events`) and their fates, in Spark's cache while the `with` lasts: the text is parsed once.
+
+    `earlier` holds event_key and ingest_date of what is clean already of other ingest dates; None where there is
+    nothing. `weights` gives each event type's weight.
+    """
+    parsed = with_reason(with_values(lines, settings, weights), settings)
+    # The one shuffle: copies of an event meet, and the two windows below find them together.
+    placed = parsed.repartition("event_key").persist(StorageLevel.MEMORY_AND_DISK)
+    fated = with_fate(with_robots(placed, settings), earlier).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        yield Classified(placed, fated)
+    finally:
+        fated.unpersist()
+        placed.unpersist()
+
+
+def with_values(lines: DataFrame, settings: Events, weights: Mapping[str, float]) -> DataFrame:
+    """Logged strings as values: NULL where unreadable. Ids stay exactly as logged; an event type loses case and blanks.
+
+    Adds event_date, weight, is_late, event_key; for later steps _number (value as logged), _context (entries in order).
+    """
+    kind = F.lower(F.trim("event_type"))
+    number = F.when(~is_blank(F.col("value")), F.trim("value"))
+    weight = F.create_map(*(F.lit(cell) for pair in weights.items() for cell in pair))[F.col("event_type")]
+    disliked = (F.col("event_type") == "rating") & (F.col("value") < settings.min_positive_rating)
+    valued = lines.withColumns({
+        "event_type": kind,
+        "event_ts": timestamp(F.col("event_ts")),
+        "sent_ts": timestamp(F.col("sent_ts")),
+        "received_ts": timestamp(F.col("received_ts")),
+        "_number": number,
+        "value": F.when(number.rlike(_NUMBER), number).try_cast("double"),
+        "_context": F.array_sort(F.map_entries("context")),
+    })
+    return valued.withColumns({
+        "event_date": F.col("event_ts").cast("date"),
+        "weight": F.when(disliked, 0.0).otherwise(weight),
+        "is_late": F.col("event_ts").cast("date") < F.date_sub("ingest_date", settings.late_after_days),
+        "event_key": _event_key(),
+    })
+
+
+def _event_key() -> Column:
+    """Half a sha-256 (128 bits, in hex) of event_id, else of the content; of the line where there is no event in it."""
+    micros = F.unix_micros("event_ts").alias("event_ts")
+    content = F.struct(*(micros if name == "event_ts" else F.col(name) for name in _CONTENT))
+    named = (
+        F.when(F.col("_corrupt").isNotNull(), F.concat(F.lit("line "), "raw"))
+        .when(~is_blank(F.col("event_id")), F.concat(F.lit("id "), "event_id"))
+        .otherwise(F.concat(F.lit("content "), F.to_json(content)))
+    )
+    return F.substring(F.sha2(named, 256), 1, 32)
+
+
+def with_reason(valued: DataFrame, settings: Events) -> DataFrame:
+    """Adds `reason`: why the line is rejected for what it says, NULL where it is not (rule 1 of the module)."""
+    day_end = F.date_add("ingest_date", 1).cast("timestamp")
+    latest = day_end + F.make_dt_interval(F.lit(0), F.lit(settings.future_tolerance_hours))
+    value, kind = F.col("value"), F.col("event_type")
+    outside = [
+        (kind == name) & ~value.between(low, high) for name, (low, high) in settings.value_ranges.items()
+    ]
+    bad_value = reduce(lambda left, right: left | right, outside, (kind == "rating") & value.isNull())
+    unreadable = F.col("_number").isNotNull() & (value.isNull() | (F.abs(value) == float("inf")))
+    reason = (
+        F.when(F.col("_corrupt").isNotNull(), "broken_line")
+        .when(is_blank(F.col("user_id")), "missing_user_id")
+        .when(is_blank(F.col("item_id")), "missing_item_id")
+        .when(F.col("event_ts").isNull() | (F.col("event_date") < F.lit(settings.earliest_date)), "bad_time")
+        .when(kind.isNull() | ~kind.isin(*EVENT_TYPES), "unknown_event_type")
+        .when(unreadable | bad_value, "bad_value")
+        .when(F.col("event_ts") > latest, "future")
+    )
+    return valued.withColumn("reason", reason)
+
+
+def with_robots(reasoned: DataFrame, settings: Events) -> DataFrame:
+    """Gives the reason `robot` to what is left of robots (rule 2 of the module)."""
+    left = reasoned.where(F.col("reason").isNull())
+    per_hour = left.groupBy("event_key", "ingest_date", "user_id", F.date_trunc("hour", "event_ts").alias("_hour"))
+    robots = (
+        per_hour.agg(F.lit(1).alias("_one"))
+        .groupBy("user_id", "ingest_date", "_hour").count()
+        .where(F.col("count") > settings.robot_events_per_hour)
+        .select("user_id", "ingest_date").distinct()
+        .withColumn("_is_robot", F.lit(True))
+    )
+    robot = F.when(F.col("reason").isNull() & F.col("_is_robot"), "robot").otherwise(F.col("reason"))
+    # A robot by a rate of hundreds per hour is rare: the list is small however many users there are.
+    joined = reasoned.join(F.broadcast(robots), ["user_id", "ingest_date"], "left")
+    return joined.withColumn("reason", robot).drop("_is_robot")
+
+
+def with_fate(reasoned: DataFrame, earlier: DataFrame | None) -> DataFrame:
+    """Adds `fate`, and makes `reason` '' where there is none (rules 3 to 5 of the module).
+
+    Of several copies the one of the earliest ingest date is kept; within a date the smallest by content, so neither the
+    order of files nor the number of partitions matters.
+    """
+    is_left = F.col("reason").isNull()
+    order = ["ingest_date", *_CONTENT, "sent_ts", "received_ts"]
+    copy = F.row_number().over(Window.partitionBy("event_key", is_left).orderBy(*order))
+    numbered = reasoned.withColumn("_copy", copy)
+    is_repeat = F.col("_copy") > 1
+    if earlier is not None:
+        first = earlier.groupBy("event_key").agg(F.min("ingest_date").alias("_first_date"))
+        numbered = numbered.join(first, "event_key", "left")
+        is_repeat |= F.coalesce(F.col("_first_date") < F.col("ingest_date"), F.lit(False))
+    fate = (
+        F.when(~is_left, "rejected").when(is_repeat, "duplicate").when(F.col("is_late"), "late").otherwise("accepted")
+    )
+    names = dict.fromkeys([*CLEAN_EVENTS.names, *REJECTED_EVENTS.names, "fate"])
+    return numbered.withColumns({"fate": fate, "reason": F.coalesce("reason", F.lit(""))}).select(*names)
+
+
+def clean_events(events: DataFrame) -> DataFrame:
+    """The accepted and late ones of classified lines: rows of clean_events."""
+    return _by_date(events.where(F.col("fate").isin("accepted", "late")).select(CLEAN_EVENTS.names))
+
+
+def rejected_events(events: DataFrame) -> DataFrame:
+    """The rejected ones of classified lines, with the text as it came: rows of rejected_events."""
+    return _by_date(events.where(F.col("fate") == "rejected").select(REJECTED_EVENTS.names))
+
+
+def fate_counts(night: Classified) -> DataFrame:
+    """Rows per ingest_date, fate and reason: row_count; none for an ingest date without lines.
+
+    `read` is counted before the fates are given, the others after: that they add up is a finding and no tautology.
+    """
+    read = night.lines.select("ingest_date", F.lit("read").alias("fate"), F.lit("").alias("reason"))
+    fated = night.events.select("ingest_date", "fate", "reason")
+    return read.union(fated).groupBy("ingest_date", "fate", "reason").agg(F.count("*").alias("row_count"))
+
+
+def _by_date(rows: DataFrame) -> DataFrame:
+    """Rows of an ingest date side by side: a first load writes one file per date, not one per date and task."""
+    return rows.hint("rebalance", "ingest_date")

@@ -1,0 +1,79 @@
+"""What the ranker learns from: candidates of a past cut, labelled by what the users then did."""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from nightrec.errors import BadInput
+from nightrec.ranker.features import features
+from nightrec.tables import RANKER_EXAMPLES
+
+_BUCKETS = 1_000_000
+
+
+def acted(users: DataFrame, events: DataFrame) -> DataFrame:
+    """What users known at the cut did after it: per user_id the distinct items `acted` on with a weight above 0.
+
+    `users` are USER_PROFILES of the cut, `events` clean events that arrived in the horizon after it. Users without an
+    event up to the cut are left out: their features say nothing, and training on them lowered the quality for others.
+    """
+    known = users.where(F.col("event_count") > 0).select("user_id")
+    return (
+        events.where(F.col("weight") > 0)
+        .groupBy("user_id")
+        .agg(F.collect_set("item_id").alias("acted"))
+        .join(known, "user_id", "left_semi")
+    )
+
+
+def examples(
+    candidates: DataFrame, items: DataFrame, users: DataFrame, acted: DataFrame, *,
+    as_of: date, cut: date, split: str, negatives_share: float, seed: int,
+) -> DataFrame:
+    """RANKER_EXAMPLES of one cut: the candidates of the users of `acted` with features as of the cut and a label.
+
+    Grain: (cut_date, user_id, item_id). Keeps every positive. The train split keeps `negatives_share` of the others,
+    chosen by a hash of user, item and seed; the valid split keeps all, so that its figures are those of whole lists.
+    """
+    found = candidates.join(acted, candidates["list_key"] == acted["user_id"])
+    label = F.array_contains("acted", F.col("item_id")).cast("float")
+    labelled = features(found, items, users).withColumn("label", label)
+    kept = labelled if split == "valid" else labelled.where((F.col("label") == 1) | _drawn(negatives_share, seed))
+    fixed = {"as_of_date": F.lit(as_of), "cut_date": F.lit(cut), "split": F.lit(split)}
+    return kept.withColumns(fixed).select(RANKER_EXAMPLES.names)
+
+
+def _drawn(share: float, seed: int) -> Column:
+    """True for about `share` of the (user, item) pairs, the same ones in every run and on every partition."""
+    return F.pmod(F.xxhash64("user_id", "item_id", F.lit(seed)), F.lit(_BUCKETS)) < share * _BUCKETS
+
+
+def union(frames: list[DataFrame]) -> DataFrame:
+    """The rows of all frames of one shape."""
+    return reduce(DataFrame.unionByName, frames)
+
+
+def missed(acted: list[DataFrame], found: int) -> int:
+    """How many of the users' actions were not among the candidates; `found` is the number of positives."""
+    total = union([frame.select(F.size("acted").alias("n")) for frame in acted]).agg(F.sum("n")).first()
+    return int((total[0] if total else 0) or 0) - found
+
+
+def checked(written: DataFrame, as_of: date, horizon_days: int) -> int:
+    """The number of positives in the written examples.
+
+    Raises BadInput where a split has no positive: there is nothing to learn, or nothing to stop by.
+    """
+    counts = {split: int(n) for split, n in written.groupBy("split").agg(F.sum("label")).collect()}
+    lacking = [f"no {split} example" for split in ("train", "valid") if not counts.get(split)]
+    if lacking:
+        raise BadInput(
+            f"ranker_examples as of {as_of}: {' and '.join(lacking)} in which a user with earlier events acted on a "
+            f"candidate within {horizon_days} days of the cut; train as of a later date, or set a shorter "
+            "ranker.horizon_days, so that events lie on both sides of every cut"
+        )
+    return sum(counts.values())

@@ -1,0 +1,74 @@
+"""Score candidates with a trained ranker on the executors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql.pandas.functions import arrow_udf
+
+from nightrec.errors import NightrecError
+from nightrec.ranker import model
+from nightrec.ranker.features import FEATURES, features
+
+# Networks this process has loaded, by the fingerprint of their weights: a Spark worker serves many tasks.
+_LOADED: dict[str, model.Network] = {}
+
+# Probabilities are rounded, so that the last bits of a sum, which depend on the rows that happen to share a batch,
+# cannot decide between two items that are alike; and kept off 0 and 1.
+_DIGITS = 7
+_SMALLEST = 10.0**-_DIGITS
+
+
+def scored(  # noqa: PLR0917 - the inputs and the model, as its callers have them
+    candidates: DataFrame, items: DataFrame, users: DataFrame, weights: str, sha256: str, feature_names: Sequence[str],
+) -> DataFrame:
+    """The candidates of user lists with `score`, the ranker's probability of an action, in (0, 1).
+
+    Grain: one row per user-list row of `candidates`, all its columns kept; `items` and `users` are the profiles of the
+    same night. `weights` is the safetensors file, `sha256` and `feature_names` what ranker_models records of it. The
+    driver reads and checks the file and sends it along (some 20 kB), so executors need not reach it.
+    Raises NightrecError where the file is missing, other or broken, or the model was trained on other features.
+    """
+    if list(feature_names) != list(FEATURES):
+        gone, new = sorted(set(feature_names) - set(FEATURES)), sorted(set(FEATURES) - set(feature_names))
+        names = f"gone: {', '.join(gone) or 'none'}; new: {', '.join(new) or 'none'}"
+        differ = names if gone or new else "in another order"
+        raise NightrecError(
+            f"the ranker {weights} was trained on other features than this version computes ({differ}); train it again"
+        )
+    blob = model.read(Path(weights), sha256)
+    if (width := len(model.loaded(blob).mean)) != len(FEATURES):
+        expected = f"expected {len(FEATURES)} features, found {width}"
+        raise NightrecError(f"the ranker's weights {weights}: {expected}; train it again")
+
+    def probabilities(batch: pa.Array) -> pa.Array:
+        return probability(_network(blob, sha256), batch)
+
+    # Only the features travel to Python and only the scores back; the other columns stay where they are.
+    score = arrow_udf(probabilities, "double")  # type: ignore[call-overload]  # pyspark's stubs want a deprecated argument
+    return features(candidates, items, users).withColumn("score", score("features")).drop("features")
+
+
+def probability(network: model.Network, batch: pa.Array) -> pa.Array:
+    """(B,) probabilities of an Arrow list array of B rows of F floats, in the network's own precision."""
+    import torch
+
+    values = batch.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
+    with torch.inference_mode():
+        scores = torch.sigmoid(network(torch.from_numpy(values).to(network.mean.dtype))).double()
+    return pa.array(scores.numpy().round(_DIGITS).clip(_SMALLEST, 1 - _SMALLEST), pa.float64())
+
+
+def _network(weights: bytes, sha256: str) -> model.Network:
+    """The network of these weights in double precision, built once per process."""
+    if sha256 not in _LOADED:
+        import torch
+
+        # Each task has one core; torch would take all of the machine's.
+        torch.set_num_threads(1)
+        _LOADED.clear()
+        _LOADED[sha256] = model.loaded(weights).double()
+    return _LOADED[sha256]

@@ -1,0 +1,142 @@
+"""The training loop, read downwards: data, model, step, evaluate, keep the best.
+
+Every Horovod process runs `train`. They differ in nothing but which rows of a batch they take: the order of the
+examples and the dropout masks are drawn for the whole batch from one seed, so 1 and 2 processes walk the same path.
+A host without a GPU averages gradients over gloo; one with CUDA trains on the GPU of its local rank, over NCCL where
+Horovod was built with HOROVOD_GPU_OPERATIONS=NCCL.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import horovod.torch as hvd
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nightrec.config import Ranker
+from nightrec.errors import UsageError
+from nightrec.ranker.dataset import Read, Split, splits
+from nightrec.ranker.model import Network, dropout_masks, dumped
+
+# Lists are judged by their first ten places, whatever their length.
+NDCG_AT = 10
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The weights of the best epoch (safetensors), its 1-based number, and the figures of every epoch."""
+
+    weights: bytes
+    best_epoch: int
+    epochs: list[dict[str, Any]]
+
+
+def train(read: Read, settings: Ranker) -> Trained:
+    """Train one ranker in all processes of the running Horovod job; every process returns the same.
+
+    `read` gives the examples (dataset.COLUMNS). Steps per epoch are equal on every process by construction: step s
+    takes rows s*B to (s+1)*B of the epoch's order, which wraps around at its end, and rank r the r-th slice of them.
+    `settings.batch` must divide by the number of processes. Stops after `patience` epochs without a lower loss on the
+    valid split, which lies later in time, and keeps the weights of the lowest.
+    """
+    if settings.batch % hvd.size():
+        raise UsageError(f"ranker.batch = {settings.batch} does not divide by ranker.processes = {hvd.size()}")
+    torch.manual_seed(settings.seed)
+    device = _device()
+
+    # data
+    train_split, valid_split = splits(read)
+    features, labels = torch.from_numpy(train_split.features), torch.from_numpy(train_split.labels)
+    order_generator = torch.Generator().manual_seed(settings.seed)
+    mask_generator = torch.Generator().manual_seed(settings.seed + 1)
+    steps = math.ceil(len(train_split) / settings.batch)
+    share = settings.batch // hvd.size()
+    mine = slice(hvd.rank() * share, (hvd.rank() + 1) * share)
+
+    # model
+    mean, std = features.double().mean(0).float(), features.double().std(0, correction=0).float()
+    network = Network(mean, std, torch.tensor(math.log(settings.negatives_share)), settings.hidden).to(device)
+    hvd.broadcast_parameters(network.state_dict(), root_rank=0)
+    optimizer = hvd.DistributedOptimizer(
+        torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay),
+        named_parameters=network.named_parameters(),
+    )
+
+    epochs: list[dict[str, Any]] = []
+    best_epoch, best = 0, copy.deepcopy(network.state_dict())
+    for epoch in range(1, settings.epochs + 1):
+        # step
+        network.train()
+        order = torch.randperm(len(train_split), generator=order_generator)
+        total = torch.zeros((), device=device)
+        for step in range(steps):
+            masks = dropout_masks(settings.hidden, settings.batch, settings.dropout, mask_generator)
+            rows = order[(torch.arange(settings.batch)[mine] + step * settings.batch) % len(order)]
+            logits = network(features[rows].to(device), [mask[mine].to(device) for mask in masks])
+            loss = functional.binary_cross_entropy_with_logits(logits, labels[rows].to(device))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.detach()
+
+        # evaluate
+        train_loss = float(hvd.allreduce(total / steps, name="train_loss"))
+        valid_loss, valid_ndcg = evaluate(network, valid_split, device)
+        epochs.append({"epoch": epoch, "train_loss": train_loss, "valid_loss": valid_loss, "valid_ndcg": valid_ndcg})
+
+        # keep the best
+        if not best_epoch or valid_loss < epochs[best_epoch - 1]["valid_loss"]:
+            best_epoch, best = epoch, copy.deepcopy(network.state_dict())
+        if epoch - best_epoch >= settings.patience:
+            break
+
+    network.load_state_dict(best)
+    return Trained(dumped(network), best_epoch, epochs)
+
+
+def _device() -> torch.device:
+    """The GPU of this process among those of its host; without CUDA the CPU, its cores divided among the processes."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(hvd.local_rank())
+        return torch.device("cuda", hvd.local_rank())
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // hvd.local_size()))
+    return torch.device("cpu")
+
+
+def evaluate(network: Network, split: Split, device: torch.device) -> tuple[float, float]:
+    """Loss and NDCG over a split: every process scores its part, then all hold all scores and so decide alike."""
+    network.eval()
+    bounds = np.linspace(0, len(split), hvd.size() + 1).astype(int)
+    part = torch.from_numpy(split.features[bounds[hvd.rank()] : bounds[hvd.rank() + 1]])
+    with torch.no_grad():
+        scores = [network(rows.to(device)).cpu() for rows in torch.split(part, 65_536)] or [torch.empty(0)]
+    logits: Tensor = hvd.allgather(torch.cat(scores), name="valid_logits")
+    loss = functional.binary_cross_entropy_with_logits(logits.double(), torch.from_numpy(split.labels).double())
+    return float(loss), ndcg(split.users, logits.numpy(), split.labels, NDCG_AT)
+
+
+def ndcg(
+    users: npt.NDArray[np.int64], scores: npt.NDArray[np.float32], labels: npt.NDArray[np.float32], k: int,
+) -> float:
+    """Mean NDCG@k over the users with a positive among their examples; 0 where there is none. All arguments are (N,).
+
+    Binary relevance, discount 1/log2(rank + 1), ideal over min(k, positives) (Järvelin & Kekäläinen 2002, "Cumulated
+    gain-based evaluation of IR techniques"). Equal scores keep the order of the rows.
+    """
+    order = np.lexsort((-scores, users))
+    _, first, user = np.unique(users[order], return_index=True, return_inverse=True)
+    place = np.arange(len(order)) - first[user]
+    discount = 1 / np.log2(np.arange(k) + 2)
+    gain = np.where(place < k, labels[order] * discount[np.minimum(place, k - 1)], 0)
+    positives = np.bincount(user, weights=labels[order]).astype(int)
+    ideal = np.cumsum(discount)[np.clip(positives, 1, k) - 1]
+    judged = positives > 0
+    return float((np.bincount(user, weights=gain) / ideal)[judged].mean()) if judged.any() else 0.0

@@ -1,0 +1,95 @@
+"""What the README says of stages and tables, and the shipped reference of every setting, from the values themselves.
+
+    python -m nightrec.report.docs --write     (or --check: exit code 1 where a file is stale)
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from nightrec import settings
+from nightrec.contract import Table
+from nightrec.pipeline import STAGES
+from nightrec.tables import TABLES
+
+README = "README.md"
+REFERENCE = "infra/config/reference.toml"
+_ABOUT_REFERENCE = (
+    "Every setting of nightrec.toml, with its default behind a #. `nightrec init` writes this file for a log,\n"
+    "with what it decided from the log in force. Made by: python -m nightrec.report.docs --write"
+)
+
+
+def stages() -> str:
+    """The stages in the order data flows, as a Markdown table."""
+    rows = [f"| `{s.name}` | {s.rhythm} | {_listed(s.reads)} | {_listed(s.writes)} | {s.about} |" for s in STAGES]
+    return "\n".join(["| stage | rhythm | reads | writes | what it does |", "|---|---|---|---|---|", *rows])
+
+
+def tables() -> str:
+    """The tables in the order they are written, as a Markdown table."""
+    head = ["| table | one row is | key | replaced by | written by |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *(_table(table) for table in TABLES)])
+
+
+def _table(table: Table) -> str:
+    key = _listed(table.key) or "-"
+    unit = _listed(table.partition) or "list that changed"
+    return f"| `{table.name}` | {table.grain} | {key} | {unit} | {f'`{table.stage}`' if table.stage else 'every stage'} |"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(name if " " in name else f"`{name}`" for name in names)
+
+
+def readme(text: str) -> str:
+    """The README with its generated parts made anew; each stands between <!-- name --> and <!-- /name -->.
+
+    Raises ValueError where a pair of marks is missing.
+    """
+    for name, made in {"stages": stages(), "tables": tables()}.items():
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not marked.search(text):
+            raise ValueError(f"the README has no <!-- {name} --> ... <!-- /{name} -->")
+        text = marked.sub(lambda found, made=made: f"{found[1]}{made}\n{found[2]}", text)  # type: ignore[misc]
+    return text
+
+
+def reference() -> str:
+    """The reference of every setting, as TOML that loads."""
+    return settings.toml(_ABOUT_REFERENCE)
+
+
+def generated(root: Path) -> dict[Path, str]:
+    """What each generated file of a checkout should hold."""
+    file = root / README
+    return {file: readme(file.read_text(encoding="utf-8")), root / REFERENCE: reference()}
+
+
+def stale(root: Path) -> list[Path]:
+    """Generated files of a checkout that do not hold what they should."""
+    made = generated(root)
+    return [file for file, text in made.items() if not file.is_file() or file.read_text(encoding="utf-8") != text]
+
+
+def main() -> None:
+    """Write or check the generated files of the checkout that is the working folder."""
+    arguments = argparse.ArgumentParser(description="generated documentation")
+    group = arguments.add_mutually_exclusive_group(required=True)
+    group.add_argument("--write", action="store_true", help="make the files anew")
+    group.add_argument("--check", action="store_true", help="only say which are stale; exit code 1 if any")
+    options = arguments.parse_args()
+    found = stale(Path.cwd())
+    if options.write:
+        for file, text in generated(Path.cwd()).items():
+            file.write_text(text, encoding="utf-8")
+    for file in found:
+        print(f"{'wrote' if options.write else 'stale:'} {file}")
+    sys.exit(1 if options.check and found else 0)
+
+
+if __name__ == "__main__":
+    main()

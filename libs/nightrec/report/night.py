@@ -1,0 +1,188 @@
+"""What a whole night prints when it is done: books, stages, three users, quality, places, what to try next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.rule import Rule
+from rich.text import Text
+
+from nightrec.config import Config
+from nightrec.report import books as ledger
+from nightrec.report import show
+from nightrec.store import arrow, location, version
+from nightrec.tables import CANDIDATES, CLEAN_EVENTS, LEDGER, PUBLISHED_TOPK, RANKED_TOPK
+
+if TYPE_CHECKING:
+    from nightrec.night import Books
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Published lists against what their users did in the days after, beside recent popularity. Means over `users`."""
+
+    users: int
+    k: int
+    days: int
+    ndcg: float
+    recall: float
+    popular_ndcg: float
+    popular_recall: float
+
+
+def stage_line(books: Books) -> str:
+    """One stage in a line: its date, seconds, rows read and written, and its other fates."""
+    parts = [
+        f"{fate}{f' {reason}' if reason and fate != 'written' else ''} {rows:,}" for fate, reason, rows in _fates(books)
+    ]
+    return f"{books.stage:<17} {books.date}  {books.seconds:6.1f} s  {', '.join(parts)}".rstrip()
+
+
+def _fates(books: Books) -> list[tuple[str, str, int]]:
+    """Rows by fate over all dates of the stage: what was read first, then what was written, then the rest by size."""
+    totals: Counter[tuple[str, str]] = Counter()
+    for fate, reason, rows in books.lines:
+        # rejects are told apart in the books; a written table that is the stage's own needs no name
+        name = "" if fate == "rejected" or reason == books.stage else reason
+        totals[fate, f"to {name}" if fate == "written" and name else name] += rows
+    place = {"read": 0, "written": 1}
+    ordered = sorted(totals.items(), key=lambda entry: (place.get(entry[0][0], 2), -entry[1], entry[0]))
+    return [(f"{fate} {name}".strip() if fate == "written" else fate, "" if fate == "written" else name, rows)
+            for (fate, name), rows in ordered]  # fmt: skip
+
+
+def three_users(config: Config, night: date) -> list[str]:
+    """Up to three users with lists of the night: most, median and fewest events that day; ties by user id.
+
+    On a quiet day the places left are filled by users with lists, first in order of id.
+    """
+    warehouse = config.paths.warehouse
+    listed = set(arrow(warehouse, PUBLISHED_TOPK, {"list_kind": "user"}, ["list_key"])["list_key"].to_pylist())
+    today = arrow(warehouse, CLEAN_EVENTS, {"ingest_date": night}, ["user_id"])
+    counts = Counter(user for user in today["user_id"].to_pylist() if user in listed)
+    by_count = sorted(counts, key=lambda user: (-counts[user], user))
+    chosen = [by_count[place] for place in sorted({0, len(by_count) // 2, len(by_count) - 1})] if by_count else []
+    return [*chosen, *(user for user in sorted(listed) if user not in chosen)][:3]
+
+
+def quality_line(quality: Quality | None) -> str:
+    """The published lists' quality in a sentence that does not claim more than it knows."""
+    if quality is None or not quality.users:
+        return "Quality: nobody with a list did anything in the days after that could be compared with it."
+    k = quality.k
+    return (
+        f"An illustration, not a measure of quality: on the {quality.days} days after, for {quality.users:,} users,"
+        f" NDCG@{k} {quality.ndcg:.3f} and Recall@{k} {quality.recall:.3f}"
+        f" (recent popularity: {quality.popular_ndcg:.3f} and {quality.popular_recall:.3f})."
+    )
+
+
+def places(config: Config) -> Text:
+    """Where the tables people look at first are, with their versions."""
+    warehouse = config.paths.warehouse
+    text = Text(f"Tables (Delta, one folder each) in {warehouse}:")
+    for table in (PUBLISHED_TOPK, RANKED_TOPK, CANDIDATES, CLEAN_EVENTS, LEDGER):
+        text.append(f"\n  {table.name:<15} version {version(warehouse, table):>3}  {table.grain}")
+    return text
+
+
+def commands(config_file: Path, config: Config, user_id: str, night: date) -> list[str]:
+    """Three commands to try next, as they can be pasted into a shell in the folder where the night ran."""
+    program = shlex.quote(_short(Path(sys.argv[0])) if Path(sys.argv[0]).name == "nightrec" else "nightrec")
+    file = shlex.quote(_short(config_file))
+    table = location(config.paths.warehouse, PUBLISHED_TOPK)
+    read = f"import deltalake; print(deltalake.DeltaTable({_short(Path(table))!r}).to_pandas().head())"
+    return [
+        f"{program} show {shlex.quote(user_id)} --config {file}",
+        f"{program} report --config {file} --date {night}",
+        f"{shlex.quote(_short(Path(sys.executable)))} -c {shlex.quote(read)}",
+    ]
+
+
+def _short(path: Path) -> str:
+    """A path from here, where it is below here; links are left as they are (a virtual environment's Python is one)."""
+    whole = Path.cwd() / path
+    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
+
+
+def render(
+    config_file: Path,
+    config: Config,
+    night: date,
+    seconds: float,
+    quality: Quality | None = None,
+) -> RenderableType:
+    """Everything a night prints at its end, but the lines of its stages, which stand above it already."""
+    everything, tonight = ledger.lines(config.paths.warehouse), ledger.lines(config.paths.warehouse, night)
+    past = [line for line in everything if line.run_date <= night]
+    users = three_users(config, night)
+    parts: list[RenderableType] = [
+        Rule(f"Night of {night}", align="left"),
+        ledger.balance_text(ledger.balance(past), f"Raw lines up to {night}"),
+        ledger.balance_text(ledger.balance(tonight), f"Raw lines of {night}"),
+        Text(published_line(tonight)),
+    ]
+    for user in users:
+        parts += ["", show.render(show.show(config, user, night))]
+    parts += ["", quality_line(quality), "", places(config), "", f"The night took {seconds:.0f} s. Try next:"]
+    parts += [
+        Text(f"  {command}", no_wrap=True, overflow="ignore")
+        for command in commands(config_file, config, users[0] if users else "", night)
+    ]
+    return Group(*parts)
+
+
+def published_line(tonight: Sequence[ledger.Line]) -> str:
+    """What the night changed in published_topk, in a sentence."""
+    counts = {line.fate: line.row_count for line in tonight if line.stage == PUBLISHED_TOPK.stage}
+    if not counts:
+        return "Nothing was published."
+    changed = ", ".join(f"{counts.get(fate, 0):,} {fate}" for fate in ("inserted", "updated", "deleted", "unchanged"))
+    if not counts.get("written"):
+        return f"Nothing that is published changed: 0 rows written to published_topk ({changed})."
+    return f"Published: {counts['written']:,} rows written to published_topk ({changed})."
+
+
+def as_dict(
+    config: Config, night: date, books: Sequence[Books], seconds: float, quality: Quality | None = None
+) -> dict[str, Any]:
+    """The end of a night for machines."""
+    return {
+        "night": night.isoformat(),
+        "seconds": round(seconds, 1),
+        "stages": [
+            {"stage": each.stage, "date": each.date.isoformat(), "seconds": round(each.seconds, 3),
+             "lines": [{"fate": fate, "reason": reason, "rows": rows} for fate, reason, rows in each.lines]}
+            for each in books
+        ],
+        "books": ledger.as_dict(ledger.lines(config.paths.warehouse, night)),
+        "users": [show.show(config, user, night).as_dict() for user in three_users(config, night)],
+        "quality": asdict(quality) if quality else None,
+    }  # fmt: skip
+
+
+def summary(  # noqa: PLR0917
+    console: Console,
+    config_file: Path,
+    config: Config,
+    night: date,
+    books: Sequence[Books],
+    seconds: float,
+    as_json: bool = False,
+    quality: Quality | None = None,
+) -> None:
+    """Print the end of a night: for people to `console`, or as one JSON object to standard output."""
+    if as_json:
+        answer = as_dict(config, night, books, seconds, quality)
+        print(json.dumps(answer, ensure_ascii=False, indent=2))
+    else:
+        console.print(render(config_file, config, night, seconds, quality))

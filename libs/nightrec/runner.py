@@ -1,0 +1,43 @@
+"""A whole night, or a whole training, in one warm session: the stages of `pipeline.py` one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from importlib import import_module
+
+from nightrec import models
+from nightrec.night import Books, Night
+from nightrec.pipeline import NIGHT, SAME_DATE, Stage, training
+
+# Called with a stage's label when it starts; the context it returns ends with the stage.
+Watch = Callable[[str], AbstractContextManager[object]]
+
+
+def run_stage(night: Night, stage: Stage) -> Books:
+    """Run one stage of a night by its job file's function."""
+    return night.run(stage.name, import_module(f"nightrec_jobs.{stage.name}").run)
+
+
+def train(night: Night, watch: Watch) -> Iterator[Books]:
+    """Train as of the night's date: rebuild past cuts, learn from them, factorize anew. Events must be cleaned up to it."""
+    for step in training(night.config.ranker):
+        past = night.at(step.date(night.date), SAME_DATE if step.replay else None)
+        with watch(step.label):
+            books = run_stage(past, step.stage)
+        yield books
+
+
+def run(night: Night, watch: Watch) -> Iterator[Books]:
+    """Run the night, every stage in order; train as of the day before where no model exists yet."""
+    clean, *rest = NIGHT
+    with watch(clean.name):
+        books = run_stage(night, clean)
+    yield books
+    if not all(models.newest(night.store.warehouse, kind, night.date) for kind in ("als", "ranker")):
+        yield from train(night.at(night.date - timedelta(days=1)), watch)
+    for stage in rest:
+        with watch(stage.name):
+            books = run_stage(night, stage)
+        yield books

@@ -1,0 +1,155 @@
+"""Nominate items for every list: users, segments, similar items and everyone, all by the kernel of `nominate.py`.
+
+The item side (factors, embeddings, neighbours, popularity) is gathered once and sent to every worker; nothing that
+grows with users passes through the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from nightrec.config import Candidates
+from nightrec.serving import cooccurrence, nominate
+from nightrec.serving.catalogue import Catalogue
+from nightrec.tables import CANDIDATES, SOURCES
+
+# What the kernel is told of a list; ids as strings, `masked` as item numbers.
+LISTS = (
+    "list_kind string, list_key string, als_vector array<float>, text_vector array<float>, "
+    "recent_items array<string>, segment string, blocked_items array<string>, masked array<int>"
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The tables one night's candidates rest on, each already narrowed to its night, model or encoder."""
+
+    events: DataFrame
+    item_profiles: DataFrame
+    user_profiles: DataFrame
+    als_item_factors: DataFrame
+    als_user_factors: DataFrame
+    item_embeddings: DataFrame
+    user_embeddings: DataFrame
+
+
+def counts(settings: Candidates, k: int) -> dict[str, int]:
+    """Items each source nominates, 0 = off. Popularity nominates K at least, so that a list falls short only where
+    fewer than K items may be shown.
+    """
+    return {
+        "als": settings.als, "cooccurrence": settings.cooccurrence, "text": settings.text, "segment": settings.segment,
+        "popularity": max(settings.popularity, k) if settings.popularity else 0, "editorial": len(settings.editorial),
+    }
+
+
+def item_rows(inputs: Inputs) -> pa.Table:
+    """The night's items in id order with their counts, factors and text vector, gathered."""
+    factors = inputs.als_item_factors.select("item_id", "factors")
+    vectors = inputs.item_embeddings.select("text_hash", "vector")
+    rows = inputs.item_profiles.select("item_id", "is_available", "recent_user_count", "user_count", "text_hash")
+    joined = rows.join(factors, "item_id", "left").join(vectors, "text_hash", "left").drop("text_hash")
+    return joined.toArrow().sort_by("item_id")
+
+
+def histories(events: DataFrame, item_id: pa.ChunkedArray, run_date: date, recent_days: int, settings: Candidates) -> DataFrame:
+    """One row per user of the events, items by number in `item_id`:
+
+    `masked`: acted on before (any event but an impression, weight 0 included), or only disliked ones where repeats are
+    allowed; `basket`: latest distinct items with weight above 0, newest first; `recent`: those with such
+    an event in the `recent_days` that end with `run_date`, as the profiles count them.
+    """
+    index = pa.table({"item_id": item_id, "item_idx": pa.array(range(len(item_id)), pa.int32())})
+    numbered = events.join(F.broadcast(events.sparkSession.createDataFrame(index)), "item_id")
+    first = run_date - timedelta(days=recent_days - 1)
+    counts = F.col("weight") > 0
+    hides = F.col("event_type") == "dislike" if settings.repeats_allowed else F.col("event_type") != "impression"
+    pairs = numbered.repartition("user_id").groupBy("user_id", "item_idx").agg(
+        F.max(F.when(counts, F.col("event_ts"))).alias("_last"),
+        F.max(hides).alias("_hides"),
+        F.max(counts & F.col("event_date").between(F.lit(first), F.lit(run_date))).alias("_recent"),
+    )
+    # collect_list passes over nulls; a struct sorts by its first field, then its second.
+    latest = F.collect_list(F.when(F.col("_last").isNotNull(), F.struct(-F.unix_micros("_last"), F.col("item_idx"))))
+    return pairs.groupBy("user_id").agg(
+        F.sort_array(F.collect_list(F.when(F.col("_hides"), F.col("item_idx")))).alias("masked"),
+        F.slice(F.sort_array(latest)["item_idx"], 1, settings.basket).alias("basket"),
+        F.collect_list(F.when(F.col("_recent"), F.col("item_idx"))).alias("recent"),
+    )
+
+
+def user_counts(histories: DataFrame, user_profiles: DataFrame) -> pa.Table:
+    """Per `segment` (null: none) and `item_idx`: users who have the item in their `basket`, and in their `recent`."""
+    kinds = [F.transform(name, _marked(name)) for name in ("basket", "recent")]
+    users = histories.join(user_profiles.select("user_id", "segment"), "user_id", "left")
+    entries = users.select("segment", F.explode(F.concat(*kinds)).alias("_entry")).select("segment", "_entry.*")
+    return entries.groupBy("segment", "item_idx").agg(F.sum("basket").alias("basket"), F.sum("recent").alias("recent")).toArrow()
+
+
+def _marked(kind: str) -> Callable[[Column], Column]:
+    """A user's item as one count of a kind."""
+    def mark(item: Column) -> Column:
+        return F.struct(
+            item.alias("item_idx"), F.lit(int(kind == "basket")).alias("basket"), F.lit(int(kind == "recent")).alias("recent")
+        )
+
+    return mark
+
+
+def catalogue(rows: pa.Table, histories: DataFrame, user_profiles: DataFrame, settings: Candidates, partitions: int) -> Catalogue:
+    """The item side of the night: `rows` of `item_rows`, neighbours and segments from the users' histories."""
+    counted = user_counts(histories, user_profiles)
+    users = np.bincount(counted["item_idx"].to_numpy(), counted["basket"].to_numpy(), rows.num_rows).astype(np.int64)
+    near = cooccurrence.neighbours(histories, users, rows["is_available"].to_numpy(), settings, partitions)
+    named = counted.filter(pa.compute.is_valid(counted["segment"])).rename_columns({"recent": "users"})
+    return Catalogue.of(rows, near.toArrow(), named, settings.editorial)
+
+
+def lists(inputs: Inputs, histories: DataFrame) -> DataFrame:
+    """Every list of the night as the kernel reads it: eligible users, their segments, catalogue items, everyone."""
+    users = (
+        inputs.user_profiles.where("is_eligible").select("user_id", "recent_items", "segment", "blocked_items")
+        .join(inputs.als_user_factors.select("user_id", F.col("factors").alias("als_vector")), "user_id", "left")
+        .join(inputs.user_embeddings.select("user_id", F.col("vector").alias("text_vector")), "user_id", "left")
+        .join(histories.select("user_id", "masked"), "user_id", "left")
+        .withColumnRenamed("user_id", "list_key")
+    )
+    segments = users.where(F.col("segment").isNotNull()).select("segment").distinct().withColumn("list_key", F.col("segment"))
+    own = F.array(F.col("item_id"))
+    items = inputs.item_profiles.where("in_catalogue").select(
+        F.col("item_id").alias("list_key"), own.alias("recent_items"), own.alias("blocked_items"),
+    )
+    everyone = users.sparkSession.range(1).select(F.lit("everyone").alias("list_key"))
+    return (
+        _kind("user", users).unionByName(_kind("segment", segments)).unionByName(_kind("item", items))
+        .unionByName(_kind("everyone", everyone))
+    )
+
+
+def _kind(kind: str, frame: DataFrame) -> DataFrame:
+    """`frame` with the columns of LISTS, null where it has none."""
+    columns = [part.split(" ") for part in LISTS.split(", ")]
+    given = {"list_kind": F.lit(kind), **{name: F.col(name) for name in frame.columns}}
+    return frame.select(*(given.get(name, F.lit(None)).cast(type_).alias(name) for name, type_ in columns))
+
+
+def candidates(lists: DataFrame, items: Catalogue, counts: dict[str, int], run_date: date, als_model: str, partitions: int) -> DataFrame:
+    """The rows of `candidates`: what each list was nominated, at most the sum of `counts`."""
+    sent = lists.sparkSession.sparkContext.broadcast(items)
+
+    def nominated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield from nominate.candidates(batch, sent.value, counts)
+
+    scores = ", ".join(f"{source}_score float, {source}_rank int" for source in SOURCES)
+    schema = f"list_kind string, list_key string, item_id string, {scores}, source string, because_item_id string"
+    # A number of partitions of its own: left to itself Spark puts so few bytes into one task and one core.
+    rows = lists.repartition(partitions, "list_kind", "list_key").mapInArrow(nominated, schema)
+    return rows.select(F.lit(run_date).alias("run_date"), F.lit(als_model).alias("als_model"), "*").select(CANDIDATES.names)

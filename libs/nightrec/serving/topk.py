@@ -1,0 +1,148 @@
+"""Cut every list to K: by the ranker's score where a user has a history, down the ladder everywhere else."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.window import Window
+
+from nightrec.tables import LADDER, SOURCES
+
+_LIST = ("list_kind", "list_key")
+_STEPS = tuple(dict.fromkeys(LADDER.values()))
+
+# A score's last bits depend on the machine's kernels and on which rows share a batch. Rounded to 6 decimals, scores that
+# are equal in all but those bits tie, and the item id decides, so that another machine publishes the same order.
+SCORE_DECIMALS = 6
+
+
+def split(candidates: DataFrame, users: DataFrame) -> tuple[DataFrame, DataFrame]:
+    """Candidates of user lists whose user has a history (the ranker orders them), and all others (the ladder does)."""
+    known = users.where("event_count > 0").select(F.lit("user").alias("list_kind"), F.col("user_id").alias("list_key"))
+    return candidates.join(known, [*_LIST], "left_semi"), candidates.join(known, [*_LIST], "left_anti")
+
+
+def ranked_topk(
+    scored: DataFrame, ladder: DataFrame, items: DataFrame, users: DataFrame, k: int, run_date: date
+) -> DataFrame:
+    """One row per item of each list, at most `k` of them, as in tables.RANKED_TOPK.
+
+    scored: candidates with `score` in (0, 1): ordered by score rounded to 6 decimals, then item id. Their source is the
+    candidate's. A score that is not a number comes first, where the audit sees it.
+    ladder: candidates without a score: ordered by the first step of the ladder that nominated the item, then by its rank
+    there, then item id. Score is 1/position, source is the one that nominated the item at that step.
+    A list with fewer candidates than `k` is as long as they are; `shortfalls` records it.
+    """
+    rows = by_score(scored).unionByName(by_ladder(ladder))
+    best_first = Window.partitionBy(*_LIST).orderBy(
+        F.col("score").desc_nulls_last(), F.col("_step"), F.col("_place"), F.col("item_id")
+    )
+    cut = rows.withColumn("rank", F.row_number().over(best_first)).where(F.col("rank") <= k)
+    score = F.coalesce("score", F.round(1.0 / F.col("rank"), SCORE_DECIMALS))
+    row = F.struct("rank", "item_id", score.alias("score"), "source", "because_item_id")
+    # The window has brought each list together already: this grouping costs no second shuffle.
+    lists = cut.groupBy(*_LIST).agg(F.array_sort(F.collect_list(row)).alias("_rows"))
+    lists = lists.withColumn("list_id", list_id(F.col("_rows.item_id")))
+    return with_reason(lists, items, users).select(
+        F.lit(run_date).alias("run_date"), *_LIST, "list_id", "rank", "item_id", "score", "source", "reason"
+    )
+
+
+def by_score(scored: DataFrame) -> DataFrame:
+    """Scored candidates with what orders them."""
+    return scored.select(
+        *_LIST, "item_id", "source", "because_item_id", F.round("score", SCORE_DECIMALS).alias("score"),
+        F.lit(0).alias("_step"), F.lit(0).alias("_place"),
+    )
+
+
+def by_ladder(candidates: DataFrame) -> DataFrame:
+    """Candidates with the first step of the ladder that nominated them, the rank there, and that source."""
+    nominations = [
+        F.when(
+            F.col(f"{source}_rank").isNotNull(),
+            F.struct(
+                F.lit(_STEPS.index(LADDER[source])).alias("step"), F.col(f"{source}_rank").alias("place"),
+                F.lit(order).alias("order"), F.lit(source).alias("source"),
+            ),
+        )
+        for order, source in enumerate(SOURCES)
+    ]
+    return candidates.withColumn("_first", F.least(*nominations)).select(
+        *_LIST, "item_id", F.col("_first.source").alias("source"), "because_item_id",
+        F.lit(None).cast("double").alias("score"), F.col("_first.step").alias("_step"), F.col("_first.place").alias("_place"),
+    )
+
+
+def list_id(items: Column) -> Column:
+    """Fingerprint of list_kind, list_key and the items in order: 16 hex digits of the SHA-256 of `length:text` of each.
+
+    The lengths (in characters) keep apart what runs together otherwise: item "ab" from items "a", "b".
+    """
+    parts = F.concat(F.array(*(F.col(name) for name in _LIST)), items)
+    text = F.array_join(F.transform(parts, lambda part: F.concat(F.length(part).cast("string"), F.lit(":"), part)), "")
+    return F.substring(F.sha2(text, 256), 1, 16)
+
+
+def with_reason(lists: DataFrame, items: DataFrame, users: DataFrame) -> DataFrame:
+    """Lists spread to one row per item, with the reason in words: titles for people, not ids."""
+    user = F.col("list_kind") == "user"
+    segments = users.select(F.col("user_id").alias("_user_id"), F.col("segment").alias("_segment"))
+    titles = F.broadcast(items.select(F.col("item_id").alias("because_item_id"), F.col("title").alias("_title")))
+    rows = (
+        lists.join(segments, user & (F.col("list_key") == F.col("_user_id")), "left")
+        .select(*_LIST, "list_id", "_segment", F.inline("_rows"))
+        .join(titles, "because_item_id", "left")
+    )
+    title = F.coalesce("_title", "because_item_id")
+    segment = F.when(F.col("list_kind") == "segment", F.col("list_key")).otherwise(F.col("_segment"))
+    own = F.when(user & title.isNotNull(), title)
+    words = {
+        "als": F.coalesce(F.concat(F.lit("because of "), own), F.lit("your taste is near this")),
+        "cooccurrence": F.coalesce(F.concat(F.lit("because of "), own), F.lit("often chosen together")),
+        "text": F.coalesce(F.concat(F.lit("similar to "), own), F.lit("similar description")),
+        "segment": F.coalesce(F.concat(F.lit("popular with "), segment), F.lit("popular with people like you")),
+        "popularity": F.lit("popular now"),
+        "editorial": F.lit("picked by the editors"),
+    }
+    reason = F.coalesce(*(F.when(F.col("source") == source, words[source]) for source in SOURCES))
+    return rows.withColumn("reason", reason)
+
+
+def expected_lists(items: DataFrame, users: DataFrame) -> DataFrame:
+    """Every list that should exist, by kind and key: eligible users, their segments, items of the catalogue, everyone."""
+    eligible = users.where("is_eligible").select(F.lit("user").alias("list_kind"), F.col("user_id").alias("list_key"))
+    return eligible.unionByName(expected_other_lists(items, users))
+
+
+def expected_other_lists(items: DataFrame, users: DataFrame) -> DataFrame:
+    """`expected_lists` of all kinds but user."""
+    eligible = users.where("is_eligible AND segment IS NOT NULL")
+    segments = eligible.select(F.lit("segment").alias("list_kind"), F.col("segment").alias("list_key")).distinct()
+    similar = items.where("in_catalogue").select(F.lit("item").alias("list_kind"), F.col("item_id").alias("list_key"))
+    everyone = users.sparkSession.range(1).select(F.lit("everyone").alias("list_kind"), F.lit("everyone").alias("list_key"))
+    return segments.unionByName(similar).unionByName(everyone)
+
+
+def shortfalls(candidates: DataFrame, items: DataFrame, users: DataFrame, k: int, run_date: date) -> DataFrame:
+    """One row per list that should exist and has fewer than `k` candidates, none included, as in tables.SHORTFALLS.
+
+    Ranking drops no candidate before the cut, so counting them tells the length of every list without scoring any.
+    """
+    found = candidates.groupBy(*_LIST).agg(F.count("*").cast("int").alias("found"))
+    available = F.broadcast(items.agg(F.count_if("is_available").alias("_available")))
+    count = F.coalesce("found", F.lit(0))
+    others = F.when(F.col("list_kind") == "user", "the others are seen, blocked or named by no source").otherwise(
+        "no source names another"
+    )
+    cause = F.concat(
+        F.lit("only "), count.cast("string"), F.lit(" of "), F.col("_available").cast("string"), F.lit(" available items: "), others
+    )
+    return (
+        expected_lists(items, users).join(found, [*_LIST], "left").where(count < k).crossJoin(available)
+        .select(
+            F.lit(run_date).alias("run_date"), *_LIST, F.lit(k).alias("wanted"), count.alias("found"), cause.alias("cause")
+        )
+    )

@@ -1,0 +1,174 @@
+"""clean_events as a job: one pass against night by night, books, reruns, empty nights, a real shop's log."""
+
+from __future__ import annotations
+
+import datetime as dt
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nightrec_jobs import clean_events
+from pyspark.sql import SparkSession
+
+from nightrec.config import Config, Events
+from nightrec.errors import BadInput
+from nightrec.night import Books, Night
+from nightrec.store import Store, arrow
+from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS
+
+DAYS = [dt.date(2026, 3, day) for day in (8, 9, 10)]
+RETAIL = Path(__file__).resolve().parents[3] / "shared" / "data" / "online_retail" / "raw"
+
+
+def event(day: dt.date, **fields: Any) -> str:
+    return json.dumps({"user_id": "u", "item_id": "i", "event_type": "view", "event_ts": f"{day}T10:00:00Z"} | fields)
+
+
+def history() -> dict[dt.date, list[str]]:
+    """Three nights that depend on one another: what one of them does with a line decides the fate of a later one."""
+    first, second, third = DAYS
+    return {
+        first: [
+            event(first, event_id="a"),
+            event(first, event_id="b", value="?"),  # rejected: its good copy of the next night is accepted
+            *(event(first, user_id="robot", item_id=f"i{n}") for n in range(4)),
+            event(first, user_id="robot", event_id="c"),  # a robot's: so is this one's
+            event(first, user_id="n", text="no id"),
+            "broken",
+        ],
+        second: [
+            event(second, event_id="a", user_id="other"),  # duplicate of the first night's, by its id
+            event(second, event_id="b"),
+            event(second, event_id="c"),
+            event(first, user_id="n", text="no id"),  # duplicate by content
+            event(second, event_id="d", user_id="late-copies"),
+        ],
+        third: [
+            event(third, event_id="a"), event(third, event_id="b"),  # third and second copies
+            event(third, user_id="robot"),  # no robot on this date
+            event(first, user_id="slow"),  # late
+            event(third, event_id="e"), event(third, event_id="e"),
+        ],
+    }
+
+
+def write(root: str, day: dt.date, lines: list[str]) -> None:
+    folder = Path(root) / "events" / f"ingest_date={day}"
+    folder.mkdir(parents=True)
+    (folder / "part-0.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+
+
+def content(warehouse: str) -> dict[str, list[str]]:
+    """Every row of both tables and of the books that are about lines, in an order that files do not decide."""
+    found = {table.name: sorted(map(str, arrow(warehouse, table).to_pylist())) for table in (CLEAN_EVENTS, REJECTED_EVENTS)}
+    return found | {"ledger": sorted(map(str, books(warehouse)))}
+
+
+def books(warehouse: str) -> list[tuple[dt.date, str, str, int]]:
+    rows = arrow(warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
+    fates = ("read", "accepted", "late", "duplicate", "rejected")
+    return [(r["run_date"], r["fate"], r["reason"], r["row_count"]) for r in rows if r["fate"] in fates]
+
+
+def clean(spark: SparkSession, config: Config, store: Store, day: dt.date) -> Books:
+    return Night(spark, config, day, store=store).run("clean_events", clean_events.run)
+
+
+@pytest.fixture
+def strict(config: Config) -> Config:
+    return config.model_copy(update={"events": Events(robot_events_per_hour=3, late_after_days=1)})
+
+
+def test_one_pass_is_night_by_night_and_again_the_same(
+    spark: SparkSession, strict: Config, store: Store, tmp_path: Path,
+) -> None:
+    for day, lines in history().items():
+        write(strict.paths.raw, day, lines)
+    for day in DAYS:
+        clean(spark, strict, store, day)
+    by_night = content(strict.paths.warehouse)
+
+    at_once = str(tmp_path / "at once")
+    other = Store(spark, at_once, run_id="once")
+    clean(spark, strict, other, DAYS[-1])
+    other.close()
+    assert content(at_once) == by_night
+
+    # A night in the middle again: only its own date is replaced, and by the same.
+    again = clean(spark, strict, store, DAYS[1])
+    assert content(strict.paths.warehouse) == by_night
+    assert again.rows("read") == len(history()[DAYS[1]])
+
+    # The books, counted by hand.
+    assert sorted(books(at_once)) == [
+        (DAYS[0], "accepted", "", 2),
+        (DAYS[0], "read", "", 9),
+        (DAYS[0], "rejected", "bad_value", 1),
+        (DAYS[0], "rejected", "broken_line", 1),
+        (DAYS[0], "rejected", "robot", 5),
+        (DAYS[1], "accepted", "", 3),
+        (DAYS[1], "duplicate", "", 2),
+        (DAYS[1], "read", "", 5),
+        (DAYS[2], "accepted", "", 2),
+        (DAYS[2], "duplicate", "", 3),
+        (DAYS[2], "late", "", 1),
+        (DAYS[2], "read", "", 6),
+    ]
+    rejected = arrow(at_once, REJECTED_EVENTS, {"ingest_date": DAYS[0]}, ["reason", "file", "raw"]).to_pylist()
+    assert {"reason": "broken_line", "file": "part-0.jsonl.gz", "raw": "broken"} in rejected
+
+
+def test_empty_nights_are_in_the_books(spark: SparkSession, config: Config, store: Store) -> None:
+    first, second, third = DAYS
+    write(config.paths.raw, first, [event(first)])
+    write(config.paths.raw, second, [])
+    # No folder at all for the third: that is an empty night too.
+    clean(spark, config, store, third)
+    assert {row for row in books(config.paths.warehouse) if row[1] == "read"} == {
+        (first, "read", "", 1), (second, "read", "", 0), (third, "read", "", 0),
+    }
+    assert arrow(config.paths.warehouse, CLEAN_EVENTS).num_rows == 1
+
+
+def test_a_night_that_cannot_begin_says_why(night: Night, config: Config) -> None:
+    with pytest.raises(BadInput, match=r"raw root .*/raw does not exist"):
+        night.run("clean_events", clean_events.run)
+    write(config.paths.raw, night.date + dt.timedelta(days=1), [event(night.date)])
+    with pytest.raises(BadInput, match=r"has no folder ingest_date=YYYY-MM-DD of 2026-03-10 or before"):
+        night.run("clean_events", clean_events.run)
+    assert arrow(config.paths.warehouse, LEDGER).num_rows == 0
+
+
+def test_an_unreadable_file_stops_the_night_before_anything_is_written(night: Night, config: Config) -> None:
+    write(config.paths.raw, night.date, [event(night.date)])
+    file = Path(config.paths.raw) / "events" / f"ingest_date={night.date}" / "part-0.jsonl.gz"
+    file.write_bytes(file.read_bytes()[:30])
+    with pytest.raises(BadInput, match=r"ingest_date=2026-03-10/part-0\.jsonl\.gz cannot be read: "):
+        night.run("clean_events", clean_events.run)
+    assert arrow(config.paths.warehouse, CLEAN_EVENTS).num_rows == 0
+    assert arrow(config.paths.warehouse, LEDGER).num_rows == 0
+
+
+@pytest.mark.skipif(not RETAIL.is_dir(), reason="needs ../shared/data/online_retail")
+def test_a_real_shop(spark: SparkSession, config: Config, store: Store) -> None:
+    """Its first three days against a count of the same files without Spark."""
+    real = config.model_copy(update={"paths": config.paths.model_copy(update={"raw": str(RETAIL)})})
+    days = [dt.date(2010, 12, day) for day in (1, 2, 3)]
+    lines = [
+        json.loads(line)
+        for day in days
+        for line in gzip.open(RETAIL / "events" / f"ingest_date={day}" / "part-0.jsonl.gz", "rt", encoding="utf-8")
+    ]
+    known = [line for line in lines if line.get("user_id")]
+    found = clean(spark, real, store, days[-1])
+    assert found.rows("read") == len(lines)
+    by_reason = {reason: sum(rows for fate, r, rows in found.lines if (fate, r) == ("rejected", reason))
+                 for reason in ("missing_user_id", "bad_value")}
+    assert by_reason == {
+        "missing_user_id": len(lines) - len(known),
+        "bad_value": sum(line["value"] <= 0 for line in known),  # returns
+    }
+    assert found.rows("accepted") == sum(line["value"] > 0 for line in known)
+    assert found.rows("read") == sum(found.rows(fate) for fate in ("accepted", "late", "duplicate", "rejected"))

@@ -1,0 +1,58 @@
+"""From examples to one row of ranker_models and a weights file that matches it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nightrec_jobs.ranker_model import run
+
+from nightrec.errors import BadInput
+from nightrec.models import ranker_model_id
+from nightrec.night import Night
+from nightrec.ranker import model
+from nightrec.ranker.features import FEATURES
+from nightrec.store import arrow
+from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
+
+AS_OF = dt.date(2026, 3, 10)
+
+
+@pytest.fixture
+def training(spark, config, store) -> Night:
+    ranker = config.ranker.model_copy(update={"epochs": 2, "batch": 64, "hidden": (8,)})
+    return Night(spark, config.model_copy(update={"ranker": ranker}), AS_OF, store=store)
+
+
+def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, store):
+    values = np.random.default_rng(2).normal(size=(400, len(FEATURES)))
+    store.put(RANKER_EXAMPLES, [
+        {"as_of_date": AS_OF, "cut_date": AS_OF, "split": "valid" if n % 4 else "train", "user_id": f"u{n % 7}", "item_id": f"i{n}",
+         "label": float(row[0] > 0), "features": row.tolist()}
+        for n, row in enumerate(values)
+    ], {"as_of_date": AS_OF})
+
+    books = training.run("ranker_model", run)
+
+    (row,) = arrow(store.warehouse, RANKER_MODELS).to_pylist()
+    assert row["model_id"] == ranker_model_id(AS_OF, training.config)
+    assert row["as_of_date"] == AS_OF and row["features"] == list(FEATURES) and row["processes"] == 2
+    assert dict(row["data_versions"]) == {"ranker_examples": store.version(RANKER_EXAMPLES)}
+    assert dict(row["settings"])["hidden"] == "(8,)"
+    assert [epoch["epoch"] for epoch in row["epochs"]] == [1, 2] and row["best_epoch"] in (1, 2)
+    assert all(np.isfinite(list(epoch.values())).all() for epoch in row["epochs"])
+    file = Path(training.config.paths.models) / row["weights"]
+    assert file.parts[-2:] == (row["model_id"], "model.safetensors")
+    assert len(model.loaded(model.read(file, row["weights_sha256"])).mean) == len(FEATURES)
+    assert books.rows("written") == 1
+
+    training.run("ranker_model", run)
+    (again,) = arrow(store.warehouse, RANKER_MODELS).to_pylist()
+    assert again == row
+
+
+def test_without_examples_it_says_what_to_run(training):
+    with pytest.raises(BadInput, match="no train example with an action; run ranker_examples for this date first"):
+        training.run("ranker_model", run)

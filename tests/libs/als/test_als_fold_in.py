@@ -1,0 +1,56 @@
+"""Users solved against frozen item factors, by the normal equations written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from nightrec.als import fold_in
+from nightrec.als.fold_in import Solver, user_factors
+from nightrec.config import Als
+from nightrec.tables import ALS_ITEM_FACTORS, CLEAN_EVENTS
+
+SETTINGS = Als(rank=6, alpha=7.0, regularisation=0.1)
+
+
+def written_out(factors: Any, items: Any, weights: Any) -> Any:
+    """x = (YtY + sum a w y y' + l n 1)^-1 sum (1 + a w) y, entry by entry."""
+    left, right = factors.T @ factors + SETTINGS.regularisation * len(items) * np.eye(6), np.zeros(6)
+    for item, weight in zip(items, weights, strict=True):
+        left += SETTINGS.alpha * weight * np.outer(factors[item], factors[item])
+        right += (1 + SETTINGS.alpha * weight) * factors[item]
+    return np.linalg.solve(left, right)
+
+
+@pytest.mark.parametrize("cells", [2**22, 1])  # all users of a length at once, and one by one
+def test_solver(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(50, 6)).astype(np.float32).astype(np.float64)
+    # One entry; a power of two and one more, where the padding doubles; every item.
+    lengths = [1, 2, 3, 4, 5, 8, 9, 31, 32, 33, 50, 1]
+    items = [rng.permutation(50)[:n] for n in lengths]
+    weights = [rng.uniform(0.1, 3, n) for n in lengths]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    whole = Solver.of(factors, SETTINGS).solve(offsets, np.concatenate(items), np.concatenate(weights))
+    monkeypatch.setattr(fold_in, "_CELLS", cells)
+    solved = Solver.of(factors, SETTINGS).solve(offsets, np.concatenate(items), np.concatenate(weights))
+    expected = [written_out(factors, i, w) for i, w in zip(items, weights, strict=True)]
+    np.testing.assert_allclose(solved, expected, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(solved, whole)
+
+
+def test_items_the_model_does_not_know(rows: Any) -> None:
+    factors = np.eye(6)[:2]
+    items = rows(ALS_ITEM_FACTORS, [{"item_id": name, "factors": row.tolist()} for name, row in zip("xy", factors, strict=True)])
+    events = rows(CLEAN_EVENTS, [
+        {"user_id": "both", "item_id": "x", "weight": 1.0},
+        {"user_id": "both", "item_id": "new", "weight": 9.0},  # came after the training: left out, not counted in n
+        {"user_id": "only-new", "item_id": "new", "weight": 1.0},  # no known item: no row
+        {"user_id": "only-seen", "item_id": "x", "weight": 0.0},  # no weight: no row
+    ])
+    found = user_factors(events, items, SETTINGS).toArrow().to_pylist()
+    assert [row["user_id"] for row in found] == ["both"]
+    np.testing.assert_allclose(found[0]["factors"], written_out(factors, [0], [np.log(2.0)]), atol=1e-6)
+    assert user_factors(events.where("false"), items, SETTINGS).toArrow().num_rows == 0
+    assert user_factors(events, items.where("false"), SETTINGS).toArrow().num_rows == 0

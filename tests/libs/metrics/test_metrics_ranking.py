@@ -1,0 +1,82 @@
+"""NDCG and recall against a brute-force oracle, and against the figure used while training."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from nightrec.metrics.ranking import per_user
+from nightrec.ranker.train import ndcg
+
+LISTS, TRUTH = "user_id string, item_id string, rank int", "user_id string, item_id string"
+
+
+def oracle(ranked: list[str], truth: set[str], k: int) -> tuple[float, float]:
+    """From the definition: DCG of the list over the DCG of the best list possible."""
+    gains = [1.0 if item in truth else 0.0 for item in ranked[:k]]
+    best = [1.0] * min(k, len(truth))
+    dcg, ideal = (sum(gain / math.log2(place + 2) for place, gain in enumerate(gains)) for gains in (gains, best))
+    return dcg / ideal, sum(gains) / len(truth)
+
+
+def test_random_lists_equal_the_oracle(spark):
+    rng = random.Random(11)
+    items = [f"i{n}" for n in range(12)]
+    lists = {f"u{n}": rng.sample(items, rng.randint(0, 12)) for n in range(200)}
+    # some users' truth is longer than k, some has nothing in common with the list
+    truth = {user: set(rng.sample(items, rng.randint(1, 8))) for user in lists}
+    frame = spark.createDataFrame([(u, i, n + 1) for u, ranked in lists.items() for n, i in enumerate(ranked)], LISTS)
+    done = spark.createDataFrame([(u, i) for u, acted in truth.items() for i in acted], TRUTH)
+    for k in (1, 5):
+        found = {row.user_id: row for row in per_user(frame, done, k).collect()}
+        assert set(found) == set(truth)
+        for user, row in found.items():
+            assert (row.ndcg, row.recall) == pytest.approx(oracle(lists[user], truth[user], k), abs=1e-12)
+            assert (row.hit_count, row.truth_count) == (len(set(lists[user][:k]) & truth[user]), len(truth[user]))
+
+
+def test_edge_cases(spark):
+    lists = spark.createDataFrame([
+        ("no truth", "a", 1),
+        ("beyond k", "x", 1), ("beyond k", "y", 2), ("beyond k", "a", 3),
+        ("listed twice", "a", 1), ("listed twice", "a", 2),
+        ("perfect", "a", 1), ("perfect", "b", 2),
+    ], LISTS)
+    truth = spark.createDataFrame([
+        ("no list", "a"), ("beyond k", "a"), ("listed twice", "a"),
+        # more truth than places, and one of it twice
+        ("perfect", "a"), ("perfect", "b"), ("perfect", "c"), ("perfect", "a"),
+    ], TRUTH)
+    found = {row.user_id: tuple(row)[1:] for row in per_user(lists, truth, 2).collect()}
+    assert found == {
+        "no list": (0.0, 0.0, 0, 1),
+        "beyond k": (0.0, 0.0, 0, 1),
+        "listed twice": (1.0, 1.0, 1, 1),
+        "perfect": (1.0, 2 / 3, 2, 3),
+    }
+    assert per_user(lists, truth.limit(0), 2).collect() == []
+    with pytest.raises(ValueError, match="k must be at least 1, found 0"):
+        per_user(lists, truth, 0)
+
+
+def test_the_trainer_s_ndcg_is_this_one(spark):
+    rng = np.random.default_rng(4)
+    size, k = 600, 10
+    # users of 1 to some 30 candidates, in no order; few score values, so ties abound; some users without a positive
+    users = rng.integers(0, 40, size)
+    scores = rng.integers(0, 12, size).astype(np.float32) / 4
+    labels = (rng.random(size) < 0.1).astype(np.float32)
+    # the rank of equal scores is the order of the rows, as the trainer has them
+    order = sorted(range(size), key=lambda n: (users[n], -scores[n], n))
+    ranks = {n: int(sum(users[m] == users[n] for m in order[: place + 1])) for place, n in enumerate(order)}
+    lists = spark.createDataFrame([(str(users[n]), str(n), ranks[n]) for n in range(size)], LISTS)
+    truth = spark.createDataFrame([(str(users[n]), str(n)) for n in range(size) if labels[n]], TRUTH)
+    expected = per_user(lists, truth, k).agg({"ndcg": "avg"}).first()[0]
+    assert ndcg(users, scores, labels, k) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_trainer_s_ndcg_without_a_positive_is_0():
+    assert ndcg(np.array([1, 1]), np.array([0.5, 0.4], np.float32), np.zeros(2, np.float32), 10) == 0.0

@@ -1,0 +1,75 @@
+"""Labels and sampling of one cut; the dates are tested through the job."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from pyspark.sql import functions as F
+
+from nightrec.errors import BadInput
+from nightrec.ranker.examples import acted, checked, examples, missed
+from nightrec.tables import CANDIDATES, CLEAN_EVENTS, ITEM_PROFILES, RANKER_EXAMPLES, USER_PROFILES
+
+CUT, AS_OF = dt.date(2026, 2, 24), dt.date(2026, 3, 10)
+
+
+@pytest.fixture
+def users(rows):
+    return rows(USER_PROFILES, [
+        {"user_id": "old", "event_count": 3},
+        {"user_id": "silent", "event_count": 3},
+        {"user_id": "new", "event_count": 0},  # of the snapshot, no event before the cut
+    ])
+
+
+@pytest.fixture
+def events(rows):
+    return rows(CLEAN_EVENTS, [
+        {"event_key": "1", "user_id": "old", "item_id": "a", "weight": 1.0},
+        {"event_key": "2", "user_id": "old", "item_id": "a", "weight": 5.0},  # twice is one positive
+        {"event_key": "3", "user_id": "old", "item_id": "b", "weight": 0.0},  # an impression: seen, not acted on
+        {"event_key": "4", "user_id": "old", "item_id": "never a candidate", "weight": 1.0},
+        {"event_key": "5", "user_id": "new", "item_id": "a", "weight": 1.0},
+        {"event_key": "6", "user_id": "silent", "item_id": "a", "weight": 0.0},  # acts on neither side of weight 0
+    ])
+
+
+def build(candidates, items, users, done, split="valid", share=1.0):
+    return examples(
+        candidates, items, users, done, as_of=AS_OF, cut=CUT, split=split, negatives_share=share, seed=17,
+    )
+
+
+def test_who_counts_and_what_is_positive(rows, users, events):
+    lists = [(user, item) for user in ("old", "silent", "new") for item in ("a", "b")]
+    candidates = rows(CANDIDATES, [{"list_kind": "user", "list_key": user, "item_id": item, "als_rank": 1} for user, item in lists])
+    items = rows(ITEM_PROFILES, [{"item_id": "a"}, {"item_id": "b"}])
+    done = acted(users, events)
+    frame = build(candidates, items, users, done)
+    assert frame.columns == RANKER_EXAMPLES.names
+    found = [(row.user_id, row.item_id, row.label, row.cut_date, row.split) for row in frame.orderBy("item_id").collect()]
+    assert found == [("old", "a", 1.0, CUT, "valid"), ("old", "b", 0.0, CUT, "valid")]
+    assert missed([done], found=1) == 1
+
+
+def test_training_keeps_every_positive_and_a_stable_share_of_the_others(rows, users, spark):
+    candidates = spark.range(2000).select(
+        *(F.lit(None).cast(f.dataType).alias(f.name) for f in CANDIDATES.schema() if f.name not in ("list_kind", "list_key", "item_id")),
+        F.lit("user").alias("list_kind"), F.lit("old").alias("list_key"), F.col("id").cast("string").alias("item_id"),
+    )
+    items = rows(ITEM_PROFILES, [{"item_id": "0"}])
+    done = spark.createDataFrame([("old", [str(n) for n in range(50)])], "user_id string, acted array<string>")
+    kept = build(candidates, items, users, done, "train", 0.3).select("item_id", "label").collect()
+    assert sum(row.label for row in kept) == 50
+    assert 0.27 < (len(kept) - 50) / 1950 < 0.33
+    again = build(candidates.repartition(3), items, users, done, "train", 0.3).select("item_id").collect()
+    assert {row.item_id for row in again} == {row.item_id for row in kept}
+
+
+def test_no_positive_says_what_to_do(rows):
+    only_train = rows(RANKER_EXAMPLES, [{"split": "train", "label": 1.0}, {"split": "valid", "label": 0.0}])
+    with pytest.raises(BadInput, match=r"as of 2026-03-10: no valid example .* 14 days .* later date, or set a shorter ranker.horizon"):
+        checked(only_train, AS_OF, 14)
+    with pytest.raises(BadInput, match="no train example and no valid example"):
+        checked(only_train.limit(0), AS_OF, 14)

@@ -1,0 +1,143 @@
+"""The Horovod loop on the session's own executors, with examples whose answer was planted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nightrec.config import Ranker
+from nightrec.errors import BadInput, NightrecError, UsageError
+from nightrec.ranker import model
+from nightrec.ranker.features import FEATURES
+from nightrec.ranker.launch import on_executors
+from nightrec.ranker.train import train
+
+SETTINGS = Ranker(batch=256, epochs=3, hidden=(16, 8), dropout=0.3, negatives_share=1.0, start_timeout_s=60)
+
+
+def planted(file: Path, users: int = 60, per_user: int = 20) -> Path:
+    """Examples in which the first feature decides: an item is acted on the likelier, the larger it is."""
+    rng = np.random.default_rng(5)
+    size = users * per_user
+    parts = []
+    for split, cut in (("train", dt.date(2026, 2, 10)), ("valid", dt.date(2026, 2, 24))):
+        values = rng.normal(size=(size, len(FEATURES))).astype(np.float32)
+        chance = 1 / (1 + np.exp(-(4 * values[:, 0] - 4)))
+        parts.append(pa.table({
+            "split": [split] * size,
+            "cut_date": [cut] * size,
+            "user_id": [f"u{n // per_user:03}" for n in range(size)],
+            "item_id": [f"i{n % per_user:03}" for n in range(size)],
+            "label": pa.array((rng.random(size) < chance).astype(np.float32)),
+            "features": pa.array(list(values), pa.list_(pa.float32())),
+        }))
+    table = pa.concat_tables(parts)
+    # in no order, and in several chunks: the order of the files must not matter
+    shuffled = table.take(rng.permutation(len(table)))
+    pq.write_table(shuffled, file, row_group_size=701)
+    return file
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory) -> Path:
+    return planted(tmp_path_factory.mktemp("examples") / "examples.parquet")
+
+
+def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS):
+    return on_executors(spark, partial(train, partial(pq.read_table, file), settings), processes, settings.start_timeout_s)
+
+
+def test_one_and_two_processes_walk_the_same_path(spark, examples, tmp_path):
+    """Dropout on. Tolerance 1e-4: sums of 128 and 256 float32 terms differ by less than 1e-6 a step."""
+    one, two = run(spark, examples, 1), run(spark, examples, 2)
+    assert len(one) == 1 and len(two) == 2
+    assert two[0].epochs == two[1].epochs
+    for a, b in zip(one[0].epochs, two[0].epochs, strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+    x = model.torch.randn(50, len(FEATURES))
+    assert model.torch.allclose(model.loaded(one[0].weights)(x), model.loaded(two[0].weights)(x), atol=1e-3)
+    # the same rows in another order and other files are the same training
+    shuffled = tmp_path / "again.parquet"
+    table = pq.read_table(examples)
+    pq.write_table(table.take(np.random.default_rng(6).permutation(len(table))), shuffled)
+    assert run(spark, shuffled, 2)[0] == two[0]
+
+
+def test_it_learns_what_was_planted_and_stops_early(spark, examples):
+    # a rate at which it overfits within the epochs allowed: the best epoch is not the last
+    settings = SETTINGS.model_copy(update={"epochs": 40, "learning_rate": 2e-2, "patience": 3, "dropout": 0.0})
+    trained = run(spark, examples, 2, settings)[0]
+    losses = [epoch["valid_loss"] for epoch in trained.epochs]
+    assert trained.best_epoch == int(np.argmin(losses)) + 1
+    assert len(losses) == trained.best_epoch + 3 < 40
+    # a random order of 20 items with about 5 positives has an NDCG@10 near 0.4
+    assert trained.epochs[trained.best_epoch - 1]["valid_ndcg"] > 0.8
+    net = model.loaded(trained.weights)
+    low, high = model.torch.zeros(2, len(FEATURES)).index_put((model.torch.tensor([0, 1]), model.torch.tensor([0, 0])),
+                                                              model.torch.tensor([-2.0, 2.0]))
+    assert net(low[None]).item() + 4 < net(high[None]).item()
+
+
+def test_the_message_of_a_failing_rank_reaches_the_driver(spark):
+    def one_fails():
+        import horovod.torch as hvd
+        import torch
+
+        if hvd.rank() == 1:
+            raise ZeroDivisionError("rank one had no luck")
+        # rank 0 waits for rank 1, and is told that it has gone
+        hvd.allreduce(torch.ones(1))
+
+    started = time.monotonic()
+    with pytest.raises(NightrecError, match=r"(?s)training process 1 of 2 failed:.*ZeroDivisionError: rank one had no luck"):
+        on_executors(spark, one_fails, 2, 60)
+    assert time.monotonic() - started < 30
+
+
+def test_a_user_s_mistake_keeps_its_class(spark, examples, tmp_path):
+    with pytest.raises(UsageError, match=r"ranker.batch = 255 does not divide by ranker.processes = 2"):
+        run(spark, examples, 2, SETTINGS.model_copy(update={"batch": 255}))
+    table = pq.read_table(examples)
+    pq.write_table(table.filter(pa.compute.equal(table["split"], "train")), tmp_path / "train_only.parquet")
+    with pytest.raises(BadInput, match="no valid example with an action"):
+        run(spark, tmp_path / "train_only.parquet", 2)
+    narrow = table.set_column(5, "features", pa.array([[0.0]] * len(table), pa.list_(pa.float32())))
+    pq.write_table(narrow, tmp_path / "narrow.parquet")
+    with pytest.raises(BadInput, match=rf"expected {len(FEATURES)} features per example, found 1; run ranker_examples"):
+        run(spark, tmp_path / "narrow.parquet", 2)
+
+
+def test_a_killed_rank_ends_the_run_and_the_next_one_works(spark):
+    def one_dies():
+        import signal
+
+        import horovod.torch as hvd
+        import torch
+
+        if hvd.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        hvd.allreduce(torch.ones(1))
+
+    def ranks():
+        import horovod.torch as hvd
+
+        return hvd.rank(), hvd.size(), hvd.local_rank(), os.environ["HOROVOD_GLOO_IFACE"]
+
+    started = time.monotonic()
+    with pytest.raises(NightrecError, match=r"a training process died: Python worker exited unexpectedly"):
+        on_executors(spark, one_dies, 2, 60)
+    assert time.monotonic() - started < 30
+    assert on_executors(spark, ranks, 2, 60) == [(0, 2, 0, "lo"), (1, 2, 1, "lo")]
+
+
+def test_too_few_slots_is_said_at_once(spark):
+    with pytest.raises(UsageError, match=r"ranker.processes = 3, but the session on local\[2\] has 2 task slots; give it more"):
+        on_executors(spark, lambda: None, 3, 60)

@@ -1,0 +1,63 @@
+"""Generated documentation: never stale, and it loads."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from nightrec.config import Config
+from nightrec.pipeline import STAGES
+from nightrec.report import docs
+from nightrec.settings import literal, toml
+from nightrec.tables import TABLES
+from pydantic import BaseModel
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_nothing_generated_is_stale() -> None:
+    assert docs.stale(ROOT) == [], "run: .venv/bin/python -m nightrec.report.docs --write"
+
+
+def test_a_stale_readme_is_found(tmp_path: Path) -> None:
+    (tmp_path / "infra/config").mkdir(parents=True)
+    marks = "<!-- stages -->\n<!-- /stages -->\n<!-- tables -->\n<!-- /tables -->\n"
+    (tmp_path / "README.md").write_text(marks, encoding="utf-8")
+    assert docs.stale(tmp_path) == [tmp_path / "README.md", tmp_path / "infra/config/reference.toml"]
+    for file, text in docs.generated(tmp_path).items():
+        file.write_text(text, encoding="utf-8")
+    assert docs.stale(tmp_path) == []
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert all(f"| `{stage.name}` | {stage.rhythm} |" in text for stage in STAGES)
+    assert all(f"| `{table.name}` | {table.grain} |" in text for table in TABLES)
+    with pytest.raises(ValueError, match="no <!-- stages -->"):
+        docs.readme("nothing to fill")
+
+
+def test_every_default_of_the_reference_is_the_default() -> None:
+    # with each commented setting put in force the file says what Config() says: defaults and names cannot drift
+    text = re.sub(r"^#(\w+ = .*)$", r"\1", docs.reference(), flags=re.MULTILINE)
+    values = tomllib.loads("\n".join(line for line in text.splitlines() if "# not set by default" not in line))
+    assert Config.model_validate(values) == Config()
+    fields = {
+        (section, name)
+        for section, field in Config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for name in field.annotation.model_fields
+    }
+    given = {(section, name) for section, entries in values.items() for name in entries}
+    assert fields - given == {("profiles", "segment_attribute")}
+
+
+def test_what_was_decided_stands_in_force() -> None:
+    values = tomllib.loads(toml("about", {("lists", "k"): (7, "a test"), ("paths", "raw"): ('a "b"\\c\n', "a test")}))
+    assert values["lists"] == {"k": 7} and values["paths"] == {"raw": 'a "b"\\c\n'}
+    with pytest.raises(AssertionError, match="no such config fields"):
+        toml("about", {("lists", "kk"): (7, "a test")})
+
+
+@pytest.mark.parametrize("value", [True, 1, 1.5, 1e-9, "ä\x7f\t", [], {}, {"a": [1, 2]}, ["x", "y"]])
+def test_literals_read_back(value: object) -> None:
+    assert tomllib.loads(f"x = {literal(value)}")["x"] == value

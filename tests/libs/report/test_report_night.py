@@ -1,0 +1,81 @@
+"""The end of a night: three users, the sentence on quality, commands that work as pasted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shlex
+import subprocess
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from nightrec.config import Config
+from nightrec.night import Books
+from nightrec.report import night as report
+from nightrec.report.books import Line
+from rich.console import Console
+
+TONIGHT = dt.date(2026, 3, 10)
+
+
+def test_a_stage_in_a_line() -> None:
+    lines = (
+        ("accepted", "", 7), ("read", "", 10), ("rejected", "bad_time", 1), ("rejected", "robot", 2),
+        ("written", "clean_events", 7), ("written", "rejected_events", 3), ("read", "", 5),
+    )  # fmt: skip
+    line = report.stage_line(Books("clean_events", TONIGHT, lines, 1.26))
+    assert line == (
+        "clean_events      2026-03-10     1.3 s  read 15, written 7, written to rejected_events 3, accepted 7, rejected 3"
+    )
+    assert report.stage_line(Books("export", TONIGHT, (), 0.0)).endswith("0.0 s")
+
+
+def test_three_users_most_median_fewest_and_the_rest_by_id(deployment: Config) -> None:
+    # only Ann acted on the night; the place left is the other user with a list; nobody else has one
+    assert report.three_users(deployment, TONIGHT) == ["ann", "o'neil \\ x"]
+    assert report.three_users(deployment, dt.date(2026, 1, 1)) == ["ann", "o'neil \\ x"]
+
+
+def test_what_was_published() -> None:
+    def line(fate: str, rows: int) -> Line:
+        return Line(TONIGHT, "published_topk", fate, "", rows)
+
+    assert report.published_line([]) == "Nothing was published."
+    assert "0 rows written to published_topk (0 inserted, 0 updated, 0 deleted, 9 unchanged)" in report.published_line(
+        [line("unchanged", 9), line("written", 0)]
+    )
+    assert report.published_line([line("inserted", 2), line("written", 2)]).startswith("Published: 2 rows written")
+
+
+def test_quality_does_not_claim_more_than_it_knows() -> None:
+    said = report.quality_line(report.Quality(41, 10, 14, 0.1234, 0.2, 0.1, 0.15))
+    assert said.startswith("An illustration, not a measure") and "41 users" in said and "NDCG@10 0.123" in said
+    assert "nobody" in report.quality_line(None) and "nobody" in report.quality_line(report.Quality(0, 10, 14, 0, 0, 0, 0))
+
+
+def test_the_end_of_a_night(deployment: Config) -> None:
+    console = Console(width=160, file=StringIO())
+    report.summary(console, Path("x/nightrec.toml"), deployment, TONIGHT, [], 97.4)
+    seen = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "Raw lines up to 2026-03-10: 32 read = 25 accepted, 1 late, 2 duplicate, 4 rejected  ✓ balanced" in seen
+    assert "Raw lines of 2026-03-10: 12 read = 12 accepted, 0 rejected  ✓ balanced" in seen
+    assert "Published: 2 rows written to published_topk (1 inserted, 1 updated, 0 deleted, 1 unchanged)." in seen
+    assert "User ann" in seen and "The night took 97 s" in seen and "published_topk  version" in seen
+
+
+def test_for_machines(deployment: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    books = [Books("export", TONIGHT, (("written", "files", 2),), 1.0)]
+    report.summary(Console(), Path("x.toml"), deployment, TONIGHT, books, 1.0, as_json=True)
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["stages"][0]["lines"] == [{"fate": "written", "reason": "files", "rows": 2}]
+    assert answer["users"][0]["user_id"] == "ann" and answer["books"]["clean_events"]["read"] == 12
+
+
+def test_commands_survive_the_shell(deployment: Config, tmp_path: Path) -> None:
+    file = tmp_path / "with blank" / "nightrec.toml"
+    show, books, read = report.commands(file, deployment, "o'neil \\ x", TONIGHT)
+    assert shlex.split(show)[1:] == ["show", "o'neil \\ x", "--config", str(file)]
+    assert shlex.split(books)[1:] == ["report", "--config", str(file), "--date", "2026-03-10"]
+    answer = subprocess.run(read, shell=True, check=False, capture_output=True, text=True, timeout=60)
+    assert "list_kind" in answer.stdout, answer.stderr

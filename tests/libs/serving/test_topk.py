@@ -1,0 +1,152 @@
+"""Lists cut to K, with answers known by construction."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from typing import Any
+
+from nightrec.serving.topk import ranked_topk, shortfalls, split
+from nightrec.tables import CANDIDATES, ITEM_PROFILES, RANKED_TOPK, SHORTFALLS, USER_PROFILES
+from pyspark.sql import functions as F
+
+NIGHT = dt.date(2026, 3, 10)
+
+
+def candidate(key: str, item: str, kind: str = "user", **values: Any) -> dict[str, Any]:
+    return {"list_kind": kind, "list_key": key, "item_id": item, "source": "popularity", **values}
+
+
+def ranks(source: str, rank: int, **values: Any) -> dict[str, Any]:
+    return {"source": source, f"{source}_rank": rank, f"{source}_score": 1.0, **values}
+
+
+def fingerprint(kind: str, key: str, *items: str) -> str:
+    text = "".join(f"{len(part)}:{part}" for part in (kind, key, *items))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def cut(rows: Any, scored: list[dict[str, Any]], ladder: list[dict[str, Any]], k: int) -> dict[tuple[str, str], list[Any]]:
+    """Lists by kind and key; `scored` rows carry their score in als_score, so that one contract builds both frames."""
+    items = rows(ITEM_PROFILES, [{"item_id": "a", "title": "Alpha"}, {"item_id": "é", "title": "Élan"}])
+    users = rows(USER_PROFILES, [{"user_id": "u", "segment": "crime"}, {"user_id": "new", "segment": "war"}, {"user_id": "bare"}])
+    frame = rows(CANDIDATES, scored).withColumn("score", F.col("als_score").cast("double"))
+    result = RANKED_TOPK.checked(ranked_topk(frame, rows(CANDIDATES, ladder), items, users, k, NIGHT), "test")
+    lists: dict[tuple[str, str], list[Any]] = {}
+    for row in result.orderBy("list_kind", "list_key", "rank").collect():
+        assert row.run_date == NIGHT
+        lists.setdefault((row.list_kind, row.list_key), []).append(row)
+    return lists
+
+
+def test_scores_order_a_list_and_ids_break_ties(rows):
+    scored = [
+        candidate("u", "d", als_score=0.9, source="als", because_item_id=None),
+        candidate("u", "c", als_score=0.5, source="cooccurrence", because_item_id="é"),
+        # Equal to c's score but for bits that another machine may compute otherwise: a tie, so b comes before c.
+        candidate("u", "b", als_score=0.5000001, source="text", because_item_id="gone"),
+        # Fourth of four: cut at K = 3.
+        candidate("u", "a", als_score=0.1, source="als"),
+        # Another list with the same items in another order: another list_id.
+        candidate("v", "b", als_score=0.2, source="segment"),
+    ]
+    lists = cut(rows, scored, [], k=3)
+    mine = lists["user", "u"]
+    assert [(row.rank, row.item_id, row.score) for row in mine] == [(1, "d", 0.9), (2, "b", 0.5), (3, "c", 0.5)]
+    assert [row.source for row in mine] == ["als", "text", "cooccurrence"]
+    # The title of the item where there is one, the id of an item that has no profile.
+    assert [row.reason for row in mine] == ["your taste is near this", "similar to gone", "because of Élan"]
+    assert {row.list_id for row in mine} == {fingerprint("user", "u", "d", "b", "c")}
+    assert lists["user", "v"][0].list_id == fingerprint("user", "v", "b")
+    assert lists["user", "v"][0].reason == "popular with people like you"  # v has no profile, so no segment
+
+
+def test_the_ladder_orders_lists_without_a_score(rows):
+    ladder = [
+        # A new user of segment war: the segment's items first, though popularity ranks b higher than the segment does.
+        candidate("new", "e", **ranks("editorial", 1)),
+        candidate("new", "p", **ranks("popularity", 2)),
+        candidate("new", "b", **ranks("segment", 2), popularity_rank=1),
+        candidate("new", "c", **ranks("segment", 1)),
+        # Without a segment the ladder starts at what is popular.
+        candidate("bare", "p", **ranks("popularity", 1)),
+        # Similar items: two sources on one step; equal places are broken by item id, not by source.
+        candidate("a", "y", "item", **ranks("text", 1)),
+        candidate("a", "z", "item", **ranks("cooccurrence", 1)),
+        # Nominated by both: its better place counts, and names the source.
+        candidate("a", "x", "item", **ranks("text", 2), cooccurrence_rank=9),
+        candidate("war", "c", "segment", **ranks("segment", 1)),
+        candidate("everyone", "p", "everyone", **ranks("popularity", 1)),
+    ]
+    lists = cut(rows, [], ladder, k=3)
+    assert set(lists) == {("user", "new"), ("user", "bare"), ("item", "a"), ("segment", "war"), ("everyone", "everyone")}
+    assert [(row.item_id, row.source, row.score, row.reason) for row in lists["user", "new"]] == [
+        ("c", "segment", 1.0, "popular with war"), ("b", "segment", 0.5, "popular with war"),
+        ("p", "popularity", 0.333333, "popular now"),
+    ]
+    assert [(row.item_id, row.source, row.reason) for row in lists["item", "a"]] == [
+        ("y", "text", "similar description"), ("z", "cooccurrence", "often chosen together"), ("x", "text", "similar description"),
+    ]
+    assert lists["segment", "war"][0].reason == "popular with war"
+    assert [row.source for row in lists["user", "bare"]] == ["popularity"]
+
+
+def test_a_list_does_not_depend_on_row_order_or_partitions(rows, spark):
+    scored = [candidate("u", f"i{n:02d}", als_score=(n % 3) / 4) for n in range(30)]
+    one = cut(rows, scored, [], k=10)
+    frame = rows(CANDIDATES, scored[::-1]).withColumn("score", F.col("als_score").cast("double")).repartition(7)
+    users = rows(USER_PROFILES, [])
+    other = ranked_topk(frame, rows(CANDIDATES, []), rows(ITEM_PROFILES, []), users, 10, NIGHT).orderBy("rank").collect()
+    assert [row.item_id for row in other] == [row.item_id for row in one["user", "u"]] == [f"i{n:02d}" for n in range(2, 30, 3)]
+
+
+def test_candidates_are_split_by_history(rows):
+    users = rows(USER_PROFILES, [
+        {"user_id": "old", "event_count": 1},  # one event is a history
+        {"user_id": "new", "event_count": 0},
+        {"user_id": "a", "event_count": 5},  # also the id of an item: the item's list has no score
+    ])
+    frame = rows(CANDIDATES, [
+        candidate("old", "x"), candidate("new", "x"), candidate("a", "x"), candidate("a", "y", "item"),
+        candidate("stranger", "x"), candidate("everyone", "x", "everyone"),
+    ])
+    known, others = split(frame, users)
+    assert sorted(row.list_key for row in known.collect()) == ["a", "old"]
+    assert sorted((row.list_kind, row.list_key) for row in others.collect()) == [
+        ("everyone", "everyone"), ("item", "a"), ("user", "new"), ("user", "stranger"),
+    ]
+
+
+def test_every_list_that_is_short_is_recorded(rows):
+    items = rows(ITEM_PROFILES, [
+        {"item_id": "a", "in_catalogue": True, "is_available": True},
+        {"item_id": "b", "in_catalogue": True, "is_available": False},
+        {"item_id": "c", "in_catalogue": False, "is_available": False},  # not in the catalogue: no list of its own
+    ])
+    users = rows(USER_PROFILES, [
+        {"user_id": "full", "is_eligible": True, "segment": "s"},
+        {"user_id": "one", "is_eligible": True, "segment": "s"},
+        {"user_id": "blocked all", "is_eligible": True, "segment": None},  # no candidate at all
+        {"user_id": "gone", "is_eligible": False, "segment": "nobody's"},  # neither the user nor the segment gets a list
+    ])
+    candidates = rows(CANDIDATES, [
+        candidate("full", "a"), candidate("full", "b"),  # exactly K
+        candidate("one", "a"),
+        candidate("a", "b", "item"), candidate("a", "c", "item"), candidate("a", "d", "item"),  # more than K
+        candidate("everyone", "a", "everyone"), candidate("everyone", "b", "everyone"),
+        candidate("s", "a", "segment"), candidate("s", "b", "segment"),
+    ])
+    frame = SHORTFALLS.checked(shortfalls(candidates, items, users, 2, NIGHT), "test")
+    found = {(row.list_kind, row.list_key): row for row in frame.collect()}
+    assert {key: (row.wanted, row.found) for key, row in found.items()} == {
+        ("user", "one"): (2, 1), ("user", "blocked all"): (2, 0), ("item", "b"): (2, 0),
+    }
+    assert found["user", "one"].cause == "only 1 of 1 available items: the others are seen, blocked or named by no source"
+    assert found["item", "b"].cause == "only 0 of 1 available items: no source names another"
+
+
+def test_no_candidates_at_all(rows):
+    assert cut(rows, [], [], k=3) == {}
+    empty = rows(CANDIDATES, []), rows(ITEM_PROFILES, []), rows(USER_PROFILES, [])
+    # The list for everyone should exist even in a night without users.
+    assert [(row.list_kind, row.found) for row in shortfalls(*empty, 3, NIGHT).collect()] == [("everyone", 0)]
