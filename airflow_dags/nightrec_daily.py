@@ -7,6 +7,7 @@ A refused audit (exit code 4) stops the night and leaves yesterday's lists serve
 again: it replaces what it wrote.
 """
 
+# (Airflow looks for DAGs only in files that hold both of these words.)
 from nightrec.pipeline import NIGHT
 from nightrec_factory import deployment_dag, flow, nightly_tasks
 

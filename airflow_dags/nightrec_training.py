@@ -7,6 +7,7 @@ them, then factorize everything anew. The nights that follow use the new models.
 the deployment's `ranker` section.
 """
 
+# (Airflow looks for DAGs only in files that hold both of these words.)
 from nightrec.pipeline import training
 from nightrec_factory import deployment_dag, flow, ranker_settings, training_tasks
 

@@ -29,7 +29,9 @@ def run(night: Night) -> None:
     else:
         changed = changed_users(events, since)
         before = night.read(ALS_USER_FACTORS, {"run_date": since, "als_model": model}).select("user_id", "factors")
-        news = user_factors(events.join(changed, "user_id", "left_semi"), items, night.config.als).observe(solved, count)
+        news = user_factors(events.join(changed, "user_id", "left_semi"), items, night.config.als).observe(
+            solved, count
+        )
         frame = news.unionByName(before.join(changed, "user_id", "left_anti").observe(copied, count))
     frame = frame.select(F.lit(night.date).alias("run_date"), F.lit(model).alias("als_model"), "user_id", "factors")
     night.replace(ALS_USER_FACTORS, frame, {"run_date": night.date, "als_model": model})

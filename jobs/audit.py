@@ -6,7 +6,8 @@ A failed check of severity stop ends the job with exit code 4, after its results
 """
 
 from nightrec.night import Night, main
-from nightrec.serving.audit import Rules, audit, content_row, refuse
+from nightrec.serving.audit import audit
+from nightrec.serving.verdict import Rules, content_row, refuse
 from nightrec.store import content
 from nightrec.tables import AUDIT_RESULTS, ITEM_PROFILES, RANKED_TOPK, SHORTFALLS, USER_PROFILES
 
@@ -17,8 +18,13 @@ def run(night: Night) -> None:
     audited = content(night.store.warehouse, RANKED_TOPK, tonight)
     rules = Rules(night.config.lists.k, night.config.candidates.repeats_allowed, night.config.audit)
     results = audit(
-        night.read(RANKED_TOPK), night.read(SHORTFALLS), night.read(ITEM_PROFILES), night.read(USER_PROFILES), night.events(),
-        rules, night.date,
+        night.read(RANKED_TOPK),
+        night.read(SHORTFALLS),
+        night.read(ITEM_PROFILES),
+        night.read(USER_PROFILES),
+        night.events(),
+        rules=rules,
+        run_date=night.date,
     )
     night.store.put(AUDIT_RESULTS, [*results, content_row(night.date, audited)], tonight)
     night.book("written", len(results) + 1, AUDIT_RESULTS.name)

@@ -1,6 +1,6 @@
 """candidates: items nominated for every list by every source, already masked; one row per list and item.
 
-    spark-submit jobs/candidates.py --config var/demo/nightrec.toml --date 1998-03-02
+spark-submit jobs/candidates.py --config var/demo/nightrec.toml --date 1998-03-02
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ def run(night: Night) -> None:
     """Gather the item side, nominate for every list, and replace the night's partition for its factors."""
     settings, model, encoder = night.config, night.als_model, night.config.encoder.id
     inputs = nominating.Inputs(
-        night.events(), night.read(ITEM_PROFILES), night.read(USER_PROFILES), night.read(ALS_ITEM_FACTORS, {"model_id": model}),
+        night.events(),
+        night.read(ITEM_PROFILES),
+        night.read(USER_PROFILES),
+        night.read(ALS_ITEM_FACTORS, {"model_id": model}),
         night.read(ALS_USER_FACTORS, {"run_date": night.date, "als_model": model}),
         night.read(ITEM_EMBEDDINGS, {"encoder": encoder}),
         night.read(USER_EMBEDDINGS, {"run_date": night.date, "encoder": encoder}),
@@ -33,8 +36,15 @@ def run(night: Night) -> None:
     histories = nominating.histories(inputs.events, rows["item_id"], night.date, days, settings.candidates).persist()
     try:
         items = nominating.catalogue(rows, histories, inputs.user_profiles, settings.candidates, partitions)
-        counts = nominating.counts(settings.candidates, settings.lists.k)
-        frame = nominating.candidates(nominating.lists(inputs, histories), items, counts, night.date, model, partitions)
+        frame = nominating.candidates(
+            nominating.lists(inputs, histories),
+            items,
+            settings.candidates,
+            k=settings.lists.k,
+            run_date=night.date,
+            als_model=model,
+            partitions=partitions,
+        )
         night.replace(CANDIDATES, frame, {"run_date": night.date, "als_model": model})
     finally:
         histories.unpersist()

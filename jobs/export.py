@@ -1,6 +1,6 @@
-"""export: the changes of published_topk since the last export, as files under paths.exports; nothing where there are none.
+"""export: the changes of published_topk since the last export, as files under paths.exports.
 
-    spark-submit jobs/export.py --config nightrec.toml --date 2026-03-10
+spark-submit jobs/export.py --config nightrec.toml --date 2026-03-10
 """
 
 from nightrec.night import Night, main

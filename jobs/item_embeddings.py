@@ -1,6 +1,6 @@
 """item_embeddings: one row per item text and encoder; only texts that were never encoded are.
 
-    spark-submit jobs/item_embeddings.py --config nightrec.toml --date 2026-01-31
+spark-submit jobs/item_embeddings.py --config nightrec.toml --date 2026-01-31
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """item_profiles: one row per item of the catalogue or of the events, as of the night.
 
-    spark-submit jobs/item_profiles.py --config nightrec.toml --date 2026-01-31
+spark-submit jobs/item_profiles.py --config nightrec.toml --date 2026-01-31
 """
 
 from __future__ import annotations

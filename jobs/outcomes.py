@@ -1,6 +1,6 @@
 """outcomes: impressions, clicks and conversions of served lists. Grain: (run_date, list_id, item_id).
 
-    spark-submit jobs/outcomes.py --config nightrec.toml --date 2026-03-10
+spark-submit jobs/outcomes.py --config nightrec.toml --date 2026-03-10
 """
 
 from pyspark.sql import functions as F

@@ -6,8 +6,8 @@ Refuses (exit code 4) unless tonight's ranked_topk, as it lies there now, has pa
 """
 
 from nightrec.night import Night, main
-from nightrec.serving.audit import require_audited
 from nightrec.serving.publish import published_topk
+from nightrec.serving.verdict import require_audited
 from nightrec.store import arrow, content
 from nightrec.tables import AUDIT_RESULTS, PUBLISHED_TOPK, RANKED_TOPK
 

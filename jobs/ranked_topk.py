@@ -21,8 +21,8 @@ def run(night: Night) -> None:
     known, others = split(candidates, users)
     personal = scored(known, items, users, weights, ranker["weights_sha256"], ranker["features"])
     # The shortfalls first: lists that are short without a recorded cause would fail the audit.
-    night.replace(SHORTFALLS, shortfalls(candidates, items, users, k, night.date))
-    night.replace(RANKED_TOPK, ranked_topk(personal, others, items, users, k, night.date))
+    night.replace(SHORTFALLS, shortfalls(candidates, items, users, k=k, run_date=night.date))
+    night.replace(RANKED_TOPK, ranked_topk(personal, others, items, users, k=k, run_date=night.date))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """user_embeddings: one row per user and night: recent items' vectors mixed with the vector of the user's own text.
 
-    spark-submit jobs/user_embeddings.py --config nightrec.toml --date 2026-01-31
+spark-submit jobs/user_embeddings.py --config nightrec.toml --date 2026-01-31
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ def run(night: Night) -> None:
     night.book("reused", reused, "text")
     night.book("encoded", new, "text")
     vectors = user_embeddings(
-        profiles, night.read(ITEM_PROFILES), night.read(ITEM_EMBEDDINGS, {"encoder": encoder.id}),
+        profiles,
+        night.read(ITEM_PROFILES),
+        night.read(ITEM_EMBEDDINGS, {"encoder": encoder.id}),
         text_vectors(profiles, held, new, settings),
-        run_date=night.date, encoder=encoder.id, text_share=encoder.user_text_share,
+        run_date=night.date,
+        encoder=encoder.id,
+        text_share=encoder.user_text_share,
     )
     night.replace(USER_EMBEDDINGS, vectors, {"run_date": night.date, "encoder": encoder.id})
 

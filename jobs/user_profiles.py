@@ -1,6 +1,6 @@
 """user_profiles: one row per user of the snapshot or of the events, as of the night.
 
-    spark-submit jobs/user_profiles.py --config nightrec.toml --date 2026-01-31
+spark-submit jobs/user_profiles.py --config nightrec.toml --date 2026-01-31
 """
 
 from __future__ import annotations
@@ -17,9 +17,14 @@ def run(night: Night) -> None:
     with raw.readable():
         snapshot = raw.users(night.spark, night.config.paths.raw, night.date)
         profiles = user_profiles(
-            snapshot, night.events(), night.read(ITEM_PROFILES), night.date,
-            recent_days=settings.recent_days, recent_items=settings.recent_items,
-            segment_attribute=settings.segment_attribute, eligible_days=settings.eligible_days,
+            snapshot,
+            night.events(),
+            night.read(ITEM_PROFILES),
+            night.date,
+            recent_days=settings.recent_days,
+            recent_items=settings.recent_items,
+            segment_attribute=settings.segment_attribute,
+            eligible_days=settings.eligible_days,
         )
         night.replace(USER_PROFILES, profiles)
 

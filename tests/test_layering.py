@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from nightrec.pipeline import NIGHT, STAGES
 from nightrec.tables import TABLES
 
@@ -14,14 +15,25 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBS = ROOT / "libs/nightrec"
 STAGE_PACKAGES = ("events", "profiles", "als", "embeddings", "ranker", "serving", "metrics", "report")
 # What a stage package may stand on. Everything else in nightrec opens sessions, tables or whole nights.
-GROUND = {"tables", "contract", "errors", "config", "raw"}
+GROUND = {"tables", "contract", "errors", "config", "raw_files"}
 # The report reads finished tables for people, and prints what the stages and settings are.
 BEYOND = {"report": {"store", "settings", "pipeline"}}
 CLOCKS = {
-    ("date", "today"), ("datetime", "now"), ("datetime", "today"), ("datetime", "utcnow"), ("time", "time"),
-    ("time", "localtime"), ("time", "gmtime"), ("Timestamp", "now"), ("F", "current_date"), ("F", "current_timestamp"),
-    ("functions", "current_date"), ("functions", "current_timestamp"), ("F", "now"), ("F", "curdate"),
-}  # fmt: skip
+    ("date", "today"),
+    ("datetime", "now"),
+    ("datetime", "today"),
+    ("datetime", "utcnow"),
+    ("time", "time"),
+    ("time", "localtime"),
+    ("time", "gmtime"),
+    ("Timestamp", "now"),
+    ("F", "current_date"),
+    ("F", "current_timestamp"),
+    ("functions", "current_date"),
+    ("functions", "current_timestamp"),
+    ("F", "now"),
+    ("F", "curdate"),
+}
 CHANCES = {("F", "rand"), ("F", "randn"), ("F", "uuid"), ("F", "monotonically_increasing_id"), ("F", "shuffle")}
 
 
@@ -131,8 +143,13 @@ def test_a_contract_keeps_its_own_rules(table: object) -> None:
     assert len(set(names)) == len(names)
     assert set(table.key) <= set(names) and set(table.partition) <= set(names)
     types = {
-        "_ts": "timestamp", "_date": "date", "_id": "string", "_share": "double", "_count": "bigint", "_rank": "int",
-    }  # fmt: skip
+        "_ts": "timestamp",
+        "_date": "date",
+        "_id": "string",
+        "_share": "double",
+        "_count": "bigint",
+        "_rank": "int",
+    }
     for column in table.columns:
         assert column.meaning, column.name
         assert column.name not in table.key or not column.nullable, f"{column.name}: a key is never null"

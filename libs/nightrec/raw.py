@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import functions as F
 
 from nightrec.errors import BadInput
+from nightrec.raw_files import FORMATS, file_format, is_blank, read, typed
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 EVENT_FIELDS = ("user_id", "item_id", "event_type", "event_ts", "event_id", "value", "text", "sent_ts", "received_ts")
 _ITEM_TYPES = {
@@ -29,16 +29,8 @@ _ITEM_TYPES = {
     "available_from": "timestamp", "available_until": "timestamp",
 }
 _USER_TYPES = {"user_id": "string", "attributes": "map<string,string>", "blocked_items": "array<string>"}
-_FORMATS = {
-    ".jsonl": "json", ".jsonl.gz": "json", ".json": "json", ".json.gz": "json",
-    ".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet",
-}
 _FOLDER = re.compile(r"ingest_date=(\d{4}-\d{2}-\d{2})")
 
-# ISO-8601 to the minute or finer, or a bare date. Spark's own cast also takes "10:00", which it dates today.
-_ISO = r"^(?!0000)\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)? ?(Z|UTC|[+-]\d{2}(:?\d{2})?)?)?$"
-# 14 digits of milliseconds reach the year 5138; more would overflow the conversion.
-_MILLISECONDS = r"^-?\d{1,14}$"
 
 
 def ingest_dates(root: str, kind: str) -> list[date]:
@@ -73,7 +65,8 @@ def events(spark: SparkSession, root: str, dates: Sequence[date]) -> DataFrame:
     this shape in UTF-8 (or one CSV row as wide as the header), else NULL. Raises BadInput for files of unknown kind.
     """
     paths = [path for day in sorted(dates) for path in _files(root, "events", day)]
-    return _read(spark, paths, EVENT_FIELDS, ("context",))
+    with readable():
+        return read(spark, paths, EVENT_FIELDS, ("context",))
 
 
 def items(spark: SparkSession, root: str, as_of: date) -> DataFrame | None:
@@ -92,22 +85,6 @@ def users(spark: SparkSession, root: str, as_of: date) -> DataFrame | None:
     Columns: user_id, attributes map<string,string>, blocked_items array<string>.
     """
     return _snapshot(spark, root, "users", as_of, _USER_TYPES)
-
-
-def timestamp(text: Column) -> Column:
-    """A logged time as a timestamp: ISO-8601 (without a zone: UTC; a bare date: its midnight) or epoch milliseconds.
-
-    NULL where it is neither. Epoch seconds are not guessed at: they land in January 1970, which cleaning rejects.
-    """
-    trimmed = F.trim(text)
-    milliseconds = F.when(trimmed.rlike(_MILLISECONDS), trimmed).try_cast("bigint")
-    iso = F.when(trimmed.rlike(_ISO), trimmed).try_cast("timestamp")
-    return F.coalesce(F.timestamp_millis(milliseconds), iso)
-
-
-def is_blank(text: Column) -> Column:
-    """Whether a text is missing or holds nothing but white space of any script."""
-    return ~F.coalesce(text, F.lit("")).rlike(r"[^\s\p{Z}]")
 
 
 @contextmanager
@@ -136,8 +113,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _why(text: str) -> str:
-    reasons = re.findall(r"(?:ZipException|EOFException|IOException|RuntimeException): ([^\n]+)", text)
-    return reasons[-1].strip() if reasons else "it is damaged or not what its name says"
+    reasons = re.findall(r"(?:Zip|EOF|IO|Runtime|IllegalArgument)Exception: ([^\n]+)", text)
+    return reasons[-1].strip(" .") if reasons else "it is damaged or not what its name says"
 
 
 def _children(folder: str) -> list[tuple[str, bool]] | None:
@@ -165,122 +142,11 @@ def _files(root: str, kind: str, day: date) -> list[str]:
     for name, is_folder in _children(folder) or []:
         if is_folder:
             raise BadInput(f"{folder}/{name} is a folder; files are expected directly in {folder}")
-        if _format(name) is None:
-            known = ", ".join(_FORMATS)
+        if file_format(name) is None:
+            known = ", ".join(FORMATS)
             raise BadInput(f"{folder}/{name}: unknown kind of file; known are {known} (a _ in front has it ignored)")
         paths.append(f"{folder}/{name}")
     return paths
-
-
-def _format(name: str) -> str | None:
-    return next((form for suffix, form in _FORMATS.items() if name.lower().endswith(suffix)), None)
-
-
-def _read(spark: SparkSession, paths: Sequence[str], strings: Sequence[str], maps: Sequence[str] = ()) -> DataFrame:
-    """ingest_date, file, raw, the named strings and maps, _corrupt: of all the files, by their kinds."""
-    readers: dict[str, Callable[..., DataFrame]] = {"json": _json, "csv": _csv, "parquet": _parquet}
-    frames = []
-    with readable():
-        for form, reader in readers.items():
-            chosen = [path for path in paths if _format(path) == form]
-            if chosen:
-                frames.append(reader(spark, chosen, strings, maps))
-    if not frames:
-        fields = [*(f"{name} string" for name in strings), *(f"{name} map<string,string>" for name in maps)]
-        schema = f"ingest_date date, file string, raw string, {', '.join(fields)}, _corrupt string"
-        return spark.createDataFrame([], schema)
-    return reduce(lambda left, right: left.unionByName(right), frames)
-
-
-def _place() -> list[Column]:
-    """The ingest date and file name of a row, from its path: a column of the file cannot contradict the folder."""
-    day = F.regexp_extract(F.col("_metadata.file_path"), r"ingest_date=([0-9-]{10})/[^/]*$", 1)
-    # Spark gives the name as part of a URI, in which a + stands for itself.
-    name = F.url_decode(F.replace(F.col("_metadata.file_name"), F.lit("+"), F.lit("%2B")))
-    return [day.cast("date").alias("ingest_date"), name.alias("file")]
-
-
-# File names are names, not patterns: a [ in one must not be expanded.
-_AS_NAMED = {"__globPaths__": "false"}
-
-
-def _json(spark: SparkSession, paths: list[str], strings: Sequence[str], maps: Sequence[str]) -> DataFrame:
-    """JSON lines, each parsed once.
-
-    The line is parsed inside {"e":[...]}: alone, Spark would read `{...} rubbish`, and of `{...}{...}` only the first.
-    """
-    text = spark.read.options(**_AS_NAMED).text(paths).select(*_place(), F.col("value").alias("_line"))
-    fields = [*(f"{name} string" for name in strings), *(f"{name} map<string,string>" for name in maps)]
-    schema = f"e array<struct<{', '.join(field.replace(' ', ':', 1) for field in fields)}>>, _corrupt string"
-    wrapped = F.concat(F.lit('{"e":['), F.col("_line"), F.lit("]}"))
-    parsed = (
-        text.where(~is_blank(F.col("_line")))
-        .withColumn("_parsed", F.from_json(wrapped, schema, {"columnNameOfCorruptRecord": "_corrupt"}))
-    )
-    is_one = F.col("_parsed._corrupt").isNull() & (F.size("_parsed.e") == 1) & F.is_valid_utf8("_line")
-    event = F.when(is_one, F.get("_parsed.e", F.lit(0)))
-    raw = F.make_valid_utf8("_line")
-    return parsed.withColumn("_event", event).select(
-        "ingest_date", "file", raw.alias("raw"), *(F.col(f"_event.{name}") for name in (*strings, *maps)),
-        F.when(F.col("_event").isNull(), raw).alias("_corrupt"),
-    )
-
-
-def _csv(spark: SparkSession, paths: list[str], strings: Sequence[str], maps: Sequence[str]) -> DataFrame:
-    """CSV with a header, quoted as in RFC 4180, empty cells missing; all files of one read have the same header."""
-    reader = spark.read.options(header=True, multiLine=True, escape='"', enforceSchema=False, **_AS_NAMED)
-    names = reader.csv(paths[:1]).columns
-    schema = ", ".join([*(f"`{name}` string" for name in names), "_corrupt string"])
-    found = reader.schema(schema).option("columnNameOfCorruptRecord", "_corrupt").csv(paths)
-    row = F.to_json(F.struct(*(F.col(f"`{name}`") for name in names)))
-    typed = [_field(found, name, "string").alias(name) for name in strings]
-    read_maps = [_field(found, name, "map<string,string>").alias(name) for name in maps]
-    unread = [F.col(n).isNotNull() & column.isNull() for n, column in zip(maps, read_maps, strict=True) if n in names]
-    is_broken = reduce(lambda left, right: left | right, unread, F.lit(False))
-    return found.select(
-        *_place(), F.coalesce("_corrupt", row).alias("raw"), *typed, *read_maps,
-        F.coalesce("_corrupt", F.when(is_broken, row)).alias("_corrupt"),
-    )
-
-
-def _parquet(spark: SparkSession, paths: list[str], strings: Sequence[str], maps: Sequence[str]) -> DataFrame:
-    """Parquet with any types that cast to the contract's; raw is the row as JSON."""
-    found = spark.read.options(mergeSchema=True, **_AS_NAMED).parquet(*paths)
-    return found.select(
-        *_place(), F.to_json(F.struct("*")).alias("raw"),
-        *(_field(found, name, "string").alias(name) for name in strings),
-        *(_field(found, name, "map<string,string>").alias(name) for name in maps),
-        F.lit(None).cast("string").alias("_corrupt"),
-    )
-
-
-def _field(frame: DataFrame, name: str, type_: str) -> Column:
-    """A column of a file as `type_`, NULL where the file has none or it cannot be read so.
-
-    Nested values become JSON text where text is asked for; text is read as JSON where a list or map is asked for.
-    """
-    found = next((field.dataType.simpleString() for field in frame.schema if field.name == name), None)
-    column = F.col(f"`{name}`")
-    if found is None:
-        return F.lit(None).cast(type_)
-    if type_ == "string":
-        return F.to_json(column) if found.startswith(("struct", "array", "map")) else column.cast("string")
-    if found.split("<", maxsplit=1)[0] == type_.split("<", maxsplit=1)[0]:
-        return column.cast(type_)
-    return _typed(_field(frame, name, "string"), type_)
-
-
-def _typed(text: Column, type_: str) -> Column:
-    """Text as the contract's type, NULL where it cannot be read so."""
-    if type_ == "string":
-        return text
-    if type_ == "timestamp":
-        return timestamp(text)
-    parsed = F.from_json(text, type_)
-    if type_.startswith("array"):
-        parts = F.filter(F.split(text, r"\|"), lambda part: part != "")
-        return F.when(F.ltrim(text).startswith("["), parsed).otherwise(parts)
-    return parsed
 
 
 def _snapshot(spark: SparkSession, root: str, kind: str, as_of: date, types: dict[str, str]) -> DataFrame | None:
@@ -290,10 +156,11 @@ def _snapshot(spark: SparkSession, root: str, kind: str, as_of: date, types: dic
     if paths is None:
         return None
     key, *others = types
-    found = _read(spark, paths, list(types))
-    typed = found.where(F.col("_corrupt").isNull() & ~is_blank(F.col(key))).select(
-        *(_typed(F.col(name), type_).alias(name) for name, type_ in types.items())
+    with readable():
+        found = read(spark, paths, list(types))
+    rows = found.where(F.col("_corrupt").isNull() & ~is_blank(F.col(key))).select(
+        *(typed(F.col(name), type_).alias(name) for name, type_ in types.items())
     )
     content = F.struct(*others)
-    kept = typed.groupBy(key).agg(F.max_by(content, F.to_json(content)).alias("_kept"))
+    kept = rows.groupBy(key).agg(F.max_by(content, F.to_json(content)).alias("_kept"))
     return kept.select(key, *(F.col(f"_kept.{name}") for name in others))

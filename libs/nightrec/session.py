@@ -15,30 +15,41 @@ if TYPE_CHECKING:
 def session(settings: Spark, name: str) -> SparkSession:
     """A session with Delta, UTC and partitions sized for the data; one that already runs (a test's) is reused.
 
-    Under spark-submit the master given there wins over the config's; Delta's jars lie in pyspark's jar folder
-    (`make install`) or are named to spark-submit by `--packages`.
+    Under spark-submit the master and every setting given there win over the config's; Delta's jars lie in pyspark's
+    jar folder (`make install`) or are named to spark-submit by `--packages`.
     """
     from pyspark.sql import SparkSession
 
     # Without this a worker with another Python fails only at the first Python function.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    submitted = _submitted()
+    master = submitted.get("spark.master", settings.master)
     builder = SparkSession.builder.appName(name)
-    for key, value in _options(settings).items():
-        builder = builder.config(key, value)
+    for key, value in _options(settings, master).items():
+        if key not in submitted:
+            builder = builder.config(key, value)
     # PYSPARK_SUBMIT_ARGS or spark-submit may name a master already; a second one would override it.
-    if "SPARK_SUBMIT_MASTER" not in os.environ and not _submitted():
+    if "SPARK_SUBMIT_MASTER" not in os.environ and not submitted:
         builder = builder.master(settings.master)
     running = builder.getOrCreate()
     running.sparkContext.setLogLevel("FATAL")
     return running
 
 
-def _submitted() -> bool:
-    """Whether this process was started by spark-submit, which starts the JVM first and passes its port on."""
-    return "PYSPARK_GATEWAY_PORT" in os.environ
+def _submitted() -> dict[str, str]:
+    """What spark-submit was told, by setting; empty where this process was not started by it.
+
+    It starts the JVM first and passes its port on; the JVM's properties hold its settings.
+    """
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return {}
+    from pyspark import SparkConf, SparkContext
+
+    SparkContext._ensure_initialized()
+    return dict(SparkConf().getAll())
 
 
-def _options(settings: Spark) -> dict[str, str]:
+def _options(settings: Spark, master: str) -> dict[str, str]:
     partitions = str(settings.partitions)
     options = {
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -55,7 +66,7 @@ def _options(settings: Spark) -> dict[str, str]:
         # Retries belong to the scheduler alone.
         "spark.yarn.maxAppAttempts": "1",
     }
-    if settings.master.startswith("local"):
+    if master.startswith("local"):
         options |= {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",

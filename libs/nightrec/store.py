@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -45,11 +45,10 @@ class Commit:
     metrics: Mapping[str, int] = field(default_factory=dict)
 
 
-def predicate(where: Where) -> str:
-    """An SQL condition that fixes each column to a value, or to one of several."""
-    return " AND ".join(
-        f"{name} IN ({', '.join(_literal(v) for v in _values(value))})" for name, value in where.items()
-    )
+def predicate(where: Where, quoted: Callable[[Value], str] | None = None) -> str:
+    """An SQL condition that fixes each column to a value, or to one of several; in Spark's SQL where nothing is said."""
+    literal = quoted or _literal
+    return " AND ".join(f"{name} IN ({', '.join(literal(v) for v in _values(value))})" for name, value in where.items())
 
 
 def _values(value: Value | Sequence[Value]) -> Sequence[Value]:
@@ -61,6 +60,11 @@ def _literal(value: Value) -> str:
     if isinstance(value, date):
         return f"DATE '{value.isoformat()}'"
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _quoted(value: Value) -> str:
+    """The same in standard SQL, which deltalake speaks: a quote is doubled and a backslash is a character."""
+    return _literal(value) if isinstance(value, date) else "'" + value.replace("'", "''") + "'"
 
 
 def location(warehouse: str, table: Table) -> str:
@@ -171,7 +175,7 @@ class Store:
                 target,
                 data,
                 mode="overwrite",
-                predicate=predicate(where) if where else None,
+                predicate=predicate(where, quoted=_quoted) if where else None,
                 commit_properties=CommitProperties(
                     custom_metadata={"userMetadata": self._metadata(table)},
                     app_transactions=[Transaction(APPLICATION, token)],
@@ -343,6 +347,7 @@ def _explained(table: Table, error: Exception) -> Exception:
             "DELTA_REPLACE_WHERE",
             "Invariant",
             "failed validation check",
+            "declared as non-nullable",
         )
     ):
         start = max(text.find("[DELTA_"), 0)

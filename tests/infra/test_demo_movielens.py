@@ -23,12 +23,14 @@ def source(tmp_path: Path) -> Path:
     folder.mkdir()
     files = {
         # out of order; the last second of 1997-09-20 and the first of the next day
-        "inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float\n2\t1\t4\t874800000\n1\t2\t5\t874799999\n1\t1\t3\t874800000\n",
+        "inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+        "2\t1\t4\t874800000\n1\t2\t5\t874799999\n1\t1\t3\t874800000\n",
         # a name with an accent and two genres; the film of which nothing is known
         "item": "item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n"
         "1\tMisérables, Les\t1995\tDrama Musical\n2\tunkonwn\tV\tunknown\n",
         # both sides of an age band
-        "user": "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n1\t24\tM\twriter\t1\n2\t25\tF\tother\t2\n",
+        "user": "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token\n"
+        "1\t24\tM\twriter\t1\n2\t25\tF\tother\t2\n",
     }
     for kind, text in files.items():
         (folder / f"ml-100k.{kind}").write_text(text, encoding="utf-8")
@@ -36,9 +38,8 @@ def source(tmp_path: Path) -> Path:
 
 
 def demo(source: Path, out: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--out", str(out), "--source", str(source)], capture_output=True, text=True, check=False,
-    )
+    command = [sys.executable, str(SCRIPT), "--out", str(out), "--source", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 
@@ -49,17 +50,23 @@ def lines(file: Path) -> list[dict[str, object]]:
 def test_a_deployment_of_three_ratings(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     assert "2 nights written" in demo(source, out)
-    assert raw.ingest_dates(str(out / "raw"), "events") == [dt.date(1997, 9, 20), dt.date(1997, 9, 21)]
+    made = out / "raw"
+    assert raw.ingest_dates(str(made), "events") == [dt.date(1997, 9, 20), dt.date(1997, 9, 21)]
     rating = {"user_id": "1", "item_id": "1", "event_type": "rating", "event_ts": "1997-09-21T00:00:00Z", "value": 3}
-    assert lines(out / "raw/events/ingest_date=1997-09-20/part-0.jsonl.gz") == [
+    assert lines(made / "events/ingest_date=1997-09-20/part-0.jsonl.gz") == [
         rating | {"item_id": "2", "event_ts": "1997-09-20T23:59:59Z", "value": 5},
     ]
-    assert lines(out / "raw/events/ingest_date=1997-09-21/part-0.jsonl.gz") == [rating, rating | {"user_id": "2", "value": 4}]
-    assert lines(out / "raw/items/ingest_date=1997-09-20/part-0.jsonl.gz") == [
-        {"item_id": "1", "title": "Misérables, Les", "categories": ["Drama", "Musical"], "attributes": {"year": "1995"}},
+    assert lines(made / "events/ingest_date=1997-09-21/part-0.jsonl.gz") == [
+        rating, rating | {"user_id": "2", "value": 4},
+    ]
+    assert lines(made / "items/ingest_date=1997-09-20/part-0.jsonl.gz") == [
+        {
+            "item_id": "1", "title": "Misérables, Les", "categories": ["Drama", "Musical"],
+            "attributes": {"year": "1995"},
+        },
         {"item_id": "2", "title": "Unknown", "categories": [], "attributes": {}},
     ]
-    assert lines(out / "raw/users/ingest_date=1997-09-20/part-0.jsonl.gz") == [
+    assert lines(made / "users/ingest_date=1997-09-20/part-0.jsonl.gz") == [
         {"user_id": "1", "attributes": {"age_band": "18-24", "gender": "M", "occupation": "writer"}},
         {"user_id": "2", "attributes": {"age_band": "25-34", "gender": "F", "occupation": "other"}},
     ]

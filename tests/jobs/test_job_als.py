@@ -6,6 +6,8 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from nightrec_jobs import als_item_factors, als_user_factors
+
 from nightrec.als.fold_in import user_factors
 from nightrec.config import Als
 from nightrec.models import als_model_id
@@ -14,14 +16,17 @@ from nightrec.pipeline import SAME_DATE
 from nightrec.store import arrow
 from nightrec.tables import ALS_ITEM_FACTORS, ALS_USER_FACTORS, CLEAN_EVENTS
 
-from nightrec_jobs import als_item_factors, als_user_factors
-
 FIRST, SECOND, THIRD = (dt.date(2026, 3, day) for day in (8, 9, 10))
 
 
 def event(user: str, item: str, day: dt.date, weight: float = 1.0) -> dict[str, Any]:
     return {
-        "event_key": f"{user}-{item}-{day}", "user_id": user, "item_id": item, "ingest_date": day, "weight": weight, "event_type": "view",
+        "event_key": f"{user}-{item}-{day}",
+        "user_id": user,
+        "item_id": item,
+        "ingest_date": day,
+        "weight": weight,
+        "event_type": "view",
     }
 
 
@@ -31,20 +36,28 @@ def config(config: Any) -> Any:
 
 
 def test_factor_jobs(spark: Any, config: Any, store: Any, rows: Any) -> None:
-    store.append(CLEAN_EVENTS, rows(CLEAN_EVENTS, [
-        *(event(user, item, FIRST) for user in "abc" for item in "xyz" if (user, item) != ("a", "z")),
-        event("a", "z", SECOND),  # news of a
-        event("b", "x", SECOND, weight=0.0),  # says nothing: b stays as it is
-        event("d", "y", SECOND),  # a user that the first night did not know
-        event("e", "late", SECOND),  # an item that the factors do not know: no row
-        event("c", "x", THIRD),  # arrives after the second night
-    ]))
+    store.append(
+        CLEAN_EVENTS,
+        rows(
+            CLEAN_EVENTS,
+            [
+                *(event(user, item, FIRST) for user in "abc" for item in "xyz" if (user, item) != ("a", "z")),
+                event("a", "z", SECOND),  # news of a
+                event("b", "x", SECOND, weight=0.0),  # says nothing: b stays as it is
+                event("d", "y", SECOND),  # a user that the first night did not know
+                event("e", "late", SECOND),  # an item that the factors do not know: no row
+                event("c", "x", THIRD),  # arrives after the second night
+            ],
+        ),
+    )
     first = Night(spark, config, FIRST, als_model=SAME_DATE, store=store)
     model = als_model_id(FIRST, config)
     books = first.run("als_item_factors", als_item_factors.run)
     assert books.rows("written") == 3
     items = arrow(config.paths.warehouse, ALS_ITEM_FACTORS).to_pylist()
-    assert {(r["as_of_date"], r["model_id"], r["item_id"], len(r["factors"])) for r in items} == {(FIRST, model, i, 3) for i in "xyz"}
+    assert {(r["as_of_date"], r["model_id"], r["item_id"], len(r["factors"])) for r in items} == {
+        (FIRST, model, i, 3) for i in "xyz"
+    }
 
     books = first.run("als_user_factors", als_user_factors.run)
     assert (books.rows("solved"), books.rows("copied"), books.rows("written")) == (3, 0, 3)
@@ -52,7 +65,10 @@ def test_factor_jobs(spark: Any, config: Any, store: Any, rows: Any) -> None:
     second = Night(spark, config, SECOND, als_model=model, ranker_model="any", store=store)
     books = second.run("als_user_factors", als_user_factors.run)
     assert (books.rows("solved"), books.rows("copied"), books.rows("written")) == (2, 2, 4)
-    found = {r["user_id"]: r["factors"] for r in arrow(config.paths.warehouse, ALS_USER_FACTORS, {"run_date": SECOND}).to_pylist()}
+    found = {
+        r["user_id"]: r["factors"]
+        for r in arrow(config.paths.warehouse, ALS_USER_FACTORS, {"run_date": SECOND}).to_pylist()
+    }
     everyone = user_factors(second.events(), store.read(ALS_ITEM_FACTORS), config.als).toArrow().to_pylist()
     assert found == {r["user_id"]: r["factors"] for r in everyone}
     assert set(found) == set("abcd")

@@ -62,7 +62,8 @@ def write(root: str, day: dt.date, lines: list[str]) -> None:
 
 def content(warehouse: str) -> dict[str, list[str]]:
     """Every row of both tables and of the books that are about lines, in an order that files do not decide."""
-    found = {table.name: sorted(map(str, arrow(warehouse, table).to_pylist())) for table in (CLEAN_EVENTS, REJECTED_EVENTS)}
+    tables = (CLEAN_EVENTS, REJECTED_EVENTS)
+    found = {table.name: sorted(map(str, arrow(warehouse, table).to_pylist())) for table in tables}
     return found | {"ledger": sorted(map(str, books(warehouse)))}
 
 
@@ -156,11 +157,8 @@ def test_a_real_shop(spark: SparkSession, config: Config, store: Store) -> None:
     """Its first three days against a count of the same files without Spark."""
     real = config.model_copy(update={"paths": config.paths.model_copy(update={"raw": str(RETAIL)})})
     days = [dt.date(2010, 12, day) for day in (1, 2, 3)]
-    lines = [
-        json.loads(line)
-        for day in days
-        for line in gzip.open(RETAIL / "events" / f"ingest_date={day}" / "part-0.jsonl.gz", "rt", encoding="utf-8")
-    ]
+    files = [RETAIL / "events" / f"ingest_date={day}" / "part-0.jsonl.gz" for day in days]
+    lines = [json.loads(line) for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
     known = [line for line in lines if line.get("user_id")]
     found = clean(spark, real, store, days[-1])
     assert found.rows("read") == len(lines)

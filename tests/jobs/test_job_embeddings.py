@@ -1,4 +1,4 @@
-"""The two embedding jobs over two nights: only new texts are encoded, unit vectors, and running again changes nothing."""
+"""The two embedding jobs over two nights: only new texts are encoded, and running again changes nothing."""
 
 import datetime as dt
 import hashlib
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nightrec_jobs import item_embeddings, user_embeddings
+
 from nightrec.config import Config
 from nightrec.embeddings.encode import Settings, as_matrix, encode
 from nightrec.embeddings.encoder import loaded
@@ -13,7 +15,6 @@ from nightrec.errors import UsageError
 from nightrec.night import Night
 from nightrec.store import arrow, version
 from nightrec.tables import ITEM_EMBEDDINGS, ITEM_PROFILES, USER_EMBEDDINGS, USER_PROFILES
-from nightrec_jobs import item_embeddings, user_embeddings
 
 FIRST, SECOND = dt.date(2026, 3, 10), dt.date(2026, 3, 11)
 
@@ -30,14 +31,18 @@ def user(day: dt.date, user_id: str, text: str | None, recent: list[str]) -> dic
 @pytest.fixture
 def two_nights(night: Night, rows: Any) -> Night:
     items = [
-        item(FIRST, "a", "red shoes"), item(FIRST, "b", "blue boots"),
+        item(FIRST, "a", "red shoes"),
+        item(FIRST, "b", "blue boots"),
         item(FIRST, "c", "red shoes"),  # the text of another item: encoded once
         item(SECOND, "a", "red shoes"),  # as before
         item(SECOND, "b", "green boots"),  # changed
-        item(SECOND, "c", "red shoes"), item(SECOND, "d", "a hat"),  # new
+        item(SECOND, "c", "red shoes"),
+        item(SECOND, "d", "a hat"),  # new
     ]
     users = [
-        user(FIRST, "both", "likes boots", ["a", "b"]), user(FIRST, "taste", None, ["b"]), user(FIRST, "words", "likes hats", []),
+        user(FIRST, "both", "likes boots", ["a", "b"]),
+        user(FIRST, "taste", None, ["b"]),
+        user(FIRST, "words", "likes hats", []),
         user(FIRST, "stranger", None, ["unknown"]),  # no text, and an item without a profile: left out
         user(SECOND, "both", "likes boots", ["a", "b"]),  # as before
         user(SECOND, "words", "likes caps", []),  # changed
@@ -45,7 +50,9 @@ def two_nights(night: Night, rows: Any) -> Night:
     ]
     for day in (FIRST, SECOND):
         for table, values in ((ITEM_PROFILES, items), (USER_PROFILES, users)):
-            night.store.replace(table, rows(table, [row for row in values if row["run_date"] == day]), {"run_date": day})
+            night.store.replace(
+                table, rows(table, [row for row in values if row["run_date"] == day]), {"run_date": day}
+            )
     return night
 
 
@@ -83,7 +90,9 @@ def test_only_new_texts_are_encoded(two_nights: Night, config: Config) -> None:
     taste = red + blue / 1.1
     both = 0.8 * taste / np.linalg.norm(taste) + 0.2 * boots
     expected = {"both": both / np.linalg.norm(both), "taste": blue, "words": hats}
-    assert {name: round(float(vector @ expected[name]), 3) for name, vector in users.items()} == dict.fromkeys(expected, 1.0)
+    assert {name: round(float(vector @ expected[name]), 3) for name, vector in users.items()} == dict.fromkeys(
+        expected, 1.0
+    )
     # Again: what the night itself holds is reused, and the rows stay as they were.
     assert fates(first, "user_embeddings", user_embeddings.run) == (0, 2)
     again = vectors(first, USER_EMBEDDINGS, "user_id", run_date=FIRST)

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nightrec_jobs import item_profiles, user_profiles
+
 from nightrec.night import Night
 from nightrec.store import arrow
 from nightrec.tables import CLEAN_EVENTS, ITEM_PROFILES, USER_PROFILES
-from nightrec_jobs import item_profiles, user_profiles
 
 NIGHT = dt.date(2026, 3, 10)
 LATER = dt.date(2026, 3, 11)
@@ -23,14 +24,25 @@ def snapshot(root: str, kind: str, day: dt.date, lines: list[dict[str, Any]]) ->
 def event(arrived: dt.date, user: str, item: str) -> dict[str, Any]:
     happened = dt.datetime(2026, 3, 9, 12, tzinfo=dt.UTC)
     return {
-        "ingest_date": arrived, "event_key": f"{arrived}{user}{item}", "user_id": user, "item_id": item, "weight": 1.0,
-        "event_type": "view", "event_ts": happened, "event_date": happened.date(),
+        "ingest_date": arrived,
+        "event_key": f"{arrived}{user}{item}",
+        "user_id": user,
+        "item_id": item,
+        "weight": 1.0,
+        "event_type": "view",
+        "event_ts": happened,
+        "event_date": happened.date(),
     }
 
 
 def test_profiles_of_a_night_rest_on_what_had_arrived(night: Night, rows: Any) -> None:
     root, warehouse = night.config.paths.raw, night.config.paths.warehouse
-    snapshot(root, "items", NIGHT, [{"item_id": "a", "title": "Early"}, {"item_id": "b", "title": "B", "categories": ["Art"]}])
+    snapshot(
+        root,
+        "items",
+        NIGHT,
+        [{"item_id": "a", "title": "Early"}, {"item_id": "b", "title": "B", "categories": ["Art"]}],
+    )
     snapshot(root, "users", NIGHT, [{"user_id": "u", "blocked_items": ["b"]}])
     # `gone` is not in the catalogue.
     early = [event(NIGHT, "u", "b"), event(NIGHT, "u", "gone")]

@@ -23,6 +23,7 @@ ARRIVED = {
     "training date": AS_OF,
     "too late": dt.date(2026, 3, 11),
 }
+ACT = {"user_id": "u", "weight": 1.0, "event_type": "view"}
 # What the user acted on in (cut, cut + 14 days].
 POSITIVES = {TRAIN: {"day after", "end of the horizon"}, VALID: {"day after the next cut", "training date"}}
 
@@ -36,22 +37,22 @@ def training(spark, config, store) -> Night:
 def test_an_event_counts_on_the_side_of_the_cut_on_which_it_arrived(training, store, rows):
     # each item is named after the day it was acted on; the event's own time, long before, decides nothing
     events = [
-        {"event_key": item, "ingest_date": day, "user_id": "u", "item_id": item, "weight": 1.0, "event_type": "view",
-         "event_date": TRAIN}
+        {"event_key": item, "ingest_date": day, "item_id": item, "event_date": TRAIN, **ACT}
         for item, day in ARRIVED.items()
     ]
     # acted on after the train cut, never a candidate
-    events.append({"event_key": "m", "ingest_date": VALID, "user_id": "u", "item_id": "missed", "weight": 1.0, "event_type": "view"})
+    events.append({"event_key": "m", "ingest_date": VALID, "item_id": "missed", **ACT})
     store.append(CLEAN_EVENTS, rows(CLEAN_EVENTS, events))
     store.append(USER_PROFILES, rows(USER_PROFILES, [
         # what the features show is the profile of that cut
         {"run_date": TRAIN, "user_id": "u", "event_count": 1},
         {"run_date": VALID, "user_id": "u", "event_count": 3},
     ]))
-    store.append(ITEM_PROFILES, rows(ITEM_PROFILES, [{"run_date": cut, "item_id": item} for cut in POSITIVES for item in ARRIVED]))
+    items = [{"run_date": cut, "item_id": item} for cut in POSITIVES for item in ARRIVED]
+    store.append(ITEM_PROFILES, rows(ITEM_PROFILES, items))
     candidates = [
-        {"run_date": cut, "als_model": als_model_id(cut, training.config), "list_kind": "user", "list_key": "u", "item_id": item,
-         "als_rank": 1, "als_score": 1.0}
+        {"run_date": cut, "als_model": als_model_id(cut, training.config), "list_kind": "user", "list_key": "u",
+         "item_id": item, "als_rank": 1, "als_score": 1.0}
         for cut in POSITIVES for item in ARRIVED
     ]
     # of factors that knew what came after the cut: not for training
@@ -64,12 +65,13 @@ def test_an_event_counts_on_the_side_of_the_cut_on_which_it_arrived(training, st
     assert {(row.cut_date, row.item_id, row.label) for row in found} == {
         (cut, item, float(item in positives)) for cut, positives in POSITIVES.items() for item in ARRIVED
     }
-    assert {(row.as_of_date, row.cut_date, row.split) for row in found} == {(AS_OF, TRAIN, "train"), (AS_OF, VALID, "valid")}
+    splits = {(row.as_of_date, row.cut_date, row.split) for row in found}
+    assert splits == {(AS_OF, TRAIN, "train"), (AS_OF, VALID, "valid")}
     events_known = {row.cut_date: row.features[FEATURES.index("user_event_count_log")] for row in found}
     assert events_known == pytest.approx({TRAIN: 0.6931, VALID: 1.3863}, abs=1e-4)
     assert (books.rows("written"), books.rows("positive"), books.rows("missed")) == (12, 4, 1)
 
 
 def test_without_events_on_both_sides_it_says_what_to_do(training):
-    with pytest.raises(BadInput, match=r"2026-03-10: no train example and no valid example .* later date, or set a shorter"):
+    with pytest.raises(BadInput, match=r"2026-03-10: no train example and no valid .* later date, or set a shorter"):
         training.run("ranker_examples", run)

@@ -6,15 +6,25 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from nightrec_jobs import audit, export, outcomes, published_topk, ranked_topk
+from pyspark.sql import functions as F
+
 from nightrec.errors import AuditRefused, UsageError
 from nightrec.models import ranker_row
 from nightrec.store import arrow
 from nightrec.tables import (
-    AUDIT_RESULTS, CANDIDATES, CLEAN_EVENTS, ITEM_PROFILES, LEDGER, NIGHT_MODELS, OUTCOMES, PUBLISHED_TOPK, RANKED_TOPK,
-    RANKER_MODELS, SHORTFALLS, USER_PROFILES,
+    AUDIT_RESULTS,
+    CANDIDATES,
+    CLEAN_EVENTS,
+    ITEM_PROFILES,
+    LEDGER,
+    NIGHT_MODELS,
+    OUTCOMES,
+    PUBLISHED_TOPK,
+    RANKER_MODELS,
+    SHORTFALLS,
+    USER_PROFILES,
 )
-from nightrec_jobs import audit, export, outcomes, published_topk, ranked_topk
-from pyspark.sql import functions as F
 
 NIGHT = dt.date(2026, 3, 10)
 TONIGHT = {"run_date": NIGHT}
@@ -23,8 +33,14 @@ ITEMS = ("a", "b", "c", "d")
 
 def candidate(kind: str, key: str, item: str, rank: int, source: str = "popularity") -> dict[str, Any]:
     return {
-        "run_date": NIGHT, "als_model": "als", "list_kind": kind, "list_key": key, "item_id": item, "source": source,
-        f"{source}_rank": rank, f"{source}_score": 1 / rank,
+        "run_date": NIGHT,
+        "als_model": "als",
+        "list_kind": kind,
+        "list_key": key,
+        "item_id": item,
+        "source": source,
+        f"{source}_rank": rank,
+        f"{source}_score": 1 / rank,
     }
 
 
@@ -38,29 +54,71 @@ def ready(night, rows, monkeypatch):
     lists = night.config.lists.model_copy(update={"k": 2})
     night.config = night.config.model_copy(update={"lists": lists})
     put, replace = night.store.put, night.store.replace
-    put(NIGHT_MODELS, [{**TONIGHT, "als_model": "als", "ranker_model": "ranker", "encoder": night.config.encoder.id}], TONIGHT)
-    ranker = {"as_of_date": NIGHT, "model_id": "ranker", "weights": "w", "weights_sha256": "0", "features": ["f"], "settings": [],
-              "data_versions": [], "processes": 1, "best_epoch": 1, "epochs": []}
+    put(
+        NIGHT_MODELS,
+        [{**TONIGHT, "als_model": "als", "ranker_model": "ranker", "encoder": night.config.encoder.id}],
+        TONIGHT,
+    )
+    ranker = {
+        "as_of_date": NIGHT,
+        "model_id": "ranker",
+        "weights": "w",
+        "weights_sha256": "0",
+        "features": ["f"],
+        "settings": [],
+        "data_versions": [],
+        "processes": 1,
+        "best_epoch": 1,
+        "epochs": [],
+    }
     put(RANKER_MODELS, [ranker], {"as_of_date": NIGHT, "model_id": "ranker"})
     replace(ITEM_PROFILES, rows(ITEM_PROFILES, [{"item_id": item, "title": item.upper()} for item in ITEMS]), TONIGHT)
-    replace(USER_PROFILES, rows(USER_PROFILES, [
-        {"user_id": "old", "event_count": 2, "segment": "s"},
-        {"user_id": "new", "segment": "s"},  # no history: the ladder
-        {"user_id": "one", "event_count": 1, "segment": "s"},
-        {"user_id": "barred", "blocked_items": [*ITEMS], "segment": "s"},  # only blocked items: no candidate
-    ]), TONIGHT)
+    replace(
+        USER_PROFILES,
+        rows(
+            USER_PROFILES,
+            [
+                {"user_id": "old", "event_count": 2, "segment": "s"},
+                {"user_id": "new", "segment": "s"},  # no history: the ladder
+                {"user_id": "one", "event_count": 1, "segment": "s"},
+                {"user_id": "barred", "blocked_items": [*ITEMS], "segment": "s"},  # only blocked items: no candidate
+            ],
+        ),
+        TONIGHT,
+    )
     everyone = [("everyone", "everyone"), ("segment", "s"), ("user", "new")]
-    replace(CANDIDATES, rows(CANDIDATES, [
-        *(candidate(kind, key, item, n) for kind, key in everyone for n, item in enumerate(ITEMS, 1)),
-        *(candidate("item", key, item, n, "text") for key in ITEMS for n, item in enumerate(others(key), 1)),
-        *(candidate("user", "old", item, n, "als") for n, item in enumerate("bcd", 1)),
-        *(candidate("user", "one", item, n, "als") for n, item in enumerate("acd", 1)),
-    ]), {**TONIGHT, "als_model": "als"})
-    replace(CLEAN_EVENTS, rows(CLEAN_EVENTS, [
-        {"ingest_date": NIGHT, "event_key": str(n), "user_id": user, "item_id": item, "event_type": "view", "weight": 1.0,
-         "context": {"list_id": "never served"} if n == 2 else {}}
-        for n, (user, item) in enumerate([("old", "a"), ("one", "b"), ("old", "a")])
-    ]), {"ingest_date": NIGHT})
+    replace(
+        CANDIDATES,
+        rows(
+            CANDIDATES,
+            [
+                *(candidate(kind, key, item, n) for kind, key in everyone for n, item in enumerate(ITEMS, 1)),
+                *(candidate("item", key, item, n, "text") for key in ITEMS for n, item in enumerate(others(key), 1)),
+                *(candidate("user", "old", item, n, "als") for n, item in enumerate("bcd", 1)),
+                *(candidate("user", "one", item, n, "als") for n, item in enumerate("acd", 1)),
+            ],
+        ),
+        {**TONIGHT, "als_model": "als"},
+    )
+    replace(
+        CLEAN_EVENTS,
+        rows(
+            CLEAN_EVENTS,
+            [
+                {
+                    "ingest_date": NIGHT,
+                    "event_key": str(n),
+                    "user_id": user,
+                    "item_id": item,
+                    "event_type": "view",
+                    "weight": 1.0,
+                    "context": {"list_id": "never served"} if n == 2 else {},
+                }
+                for n, (user, item) in enumerate([("old", "a"), ("one", "b"), ("old", "a")])
+            ],
+        ),
+        {"ingest_date": NIGHT},
+    )
 
     def stand_in(frame: Any, items: Any, users: Any, weights: str, sha256: str, features: list[str]) -> Any:
         assert (weights, sha256, features) == (f"{night.config.paths.models}/w", "0", ["f"])
@@ -76,7 +134,11 @@ def published(night: Any) -> dict[tuple[str, str], str]:
 
 
 def failed(night: Any) -> set[str]:
-    return {row["check_name"] for row in arrow(night.store.warehouse, AUDIT_RESULTS, TONIGHT).to_pylist() if not row["passed"]}
+    return {
+        row["check_name"]
+        for row in arrow(night.store.warehouse, AUDIT_RESULTS, TONIGHT).to_pylist()
+        if not row["passed"]
+    }
 
 
 def test_from_candidates_to_files(ready, rows):
@@ -92,7 +154,11 @@ def test_from_candidates_to_files(ready, rows):
     books = night.run("published_topk", published_topk.run)
     assert books.rows("inserted") == books.rows("written") == 9
     assert published(night) == {
-        ("user", "old"): "dc", ("user", "one"): "dc", ("user", "new"): "ab", ("segment", "s"): "ab", ("everyone", "everyone"): "ab",
+        ("user", "old"): "dc",
+        ("user", "one"): "dc",
+        ("user", "new"): "ab",
+        ("segment", "s"): "ab",
+        ("everyone", "everyone"): "ab",
         **{("item", key): "".join(others(key)[:2]) for key in ITEMS},
     }
     books = night.run("published_topk", published_topk.run)
@@ -108,15 +174,24 @@ def test_from_candidates_to_files(ready, rows):
 
     # A user blocks an item of the list after it was ranked: refused, recorded, booked, and yesterday's lists stay.
     served = night.store.version(PUBLISHED_TOPK)
-    night.store.replace(USER_PROFILES, rows(USER_PROFILES, [
-        {"user_id": key, "event_count": 1, "segment": "s", "blocked_items": ["d"] if key == "old" else []}
-        for key in ("old", "new", "one", "barred")
-    ]), TONIGHT)
+    night.store.replace(
+        USER_PROFILES,
+        rows(
+            USER_PROFILES,
+            [
+                {"user_id": key, "event_count": 1, "segment": "s", "blocked_items": ["d"] if key == "old" else []}
+                for key in ("old", "new", "one", "barred")
+            ],
+        ),
+        TONIGHT,
+    )
     with pytest.raises(AuditRefused, match=r"(?s)stays.*not_blocked: found 1, limit 0; user old holds") as refusal:
         night.run("audit", audit.run)
     assert refusal.value.exit_code == 4
     assert failed(night) == {"not_blocked", "needless_shortfalls", "user_share"}
-    books = {(row["fate"], row["reason"]) for row in arrow(warehouse, LEDGER, {**TONIGHT, "stage": "audit"}).to_pylist()}
+    books = {
+        (row["fate"], row["reason"]) for row in arrow(warehouse, LEDGER, {**TONIGHT, "stage": "audit"}).to_pylist()
+    }
     assert {("failed_stop", "not_blocked"), ("failed_warn", "needless_shortfalls")} <= books
     with pytest.raises(AuditRefused, match="not_blocked"):
         night.run("published_topk", published_topk.run)

@@ -7,10 +7,12 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from nightrec import raw
+from nightrec import raw, raw_files
 from nightrec.errors import BadInput
 
 DAY = dt.date(2026, 3, 10)
@@ -53,9 +55,6 @@ def test_a_root_with_a_scheme_goes_through_hadoop(spark: SparkSession, tmp_path:
 
 
 def test_parquet_and_csv_are_read_as_json_is(spark: SparkSession, tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows = [
         # 64 bits; a text with all that CSV must quote; a map
         {"user_id": 9007199254740993, "item_id": "字", "event_type": "comment", "event_ts": 1773136800000,
@@ -77,14 +76,19 @@ def test_parquet_and_csv_are_read_as_json_is(spark: SparkSession, tmp_path: Path
         "3,c,view\n"  # too short
         "4,c,view,1773136800001,,{broken\n"  # a context that is none
     )
+    # The same columns in another order and of other types.
+    (tmp_path / FOLDER / "other.csv").write_text("item_id,user_id\nb,2\n")
+    pq.write_table(pa.table({"item_id": ["b"], "user_id": ["2"]}), tmp_path / FOLDER / "other.parquet")
     frame = raw.events(spark, str(tmp_path), [DAY])
-    found = frame.withColumn("time", raw.timestamp(frame["event_ts"])).toArrow().to_pylist()
+    found = frame.withColumn("time", raw_files.timestamp(frame["event_ts"])).toArrow().to_pylist()
     names = ["ingest_date", "user_id", "item_id", "event_type", "time", "text", "context", "value", "_corrupt"]
     by_file = {
-        file: sorted([str(row[name]) for name in names] for row in found if row["file"] == file and row["_corrupt"] is None)
+        file: sorted([str(row[n]) for n in names] for row in found if (row["file"], row["_corrupt"]) == (file, None))
         for file in {row["file"] for row in found}
     }
-    assert set(by_file) == {"a b+c[1].jsonl.gz", "part.parquet", "part.csv"}
+    assert set(by_file) == {"a b+c[1].jsonl.gz", "part.parquet", "part.csv", "other.csv", "other.parquet"}
+    assert by_file["other.csv"] == by_file["other.parquet"]
+    assert by_file["other.csv"][0][1:3] == ["2", "b"]
     assert len(by_file["part.csv"]) == 2
     assert by_file["part.csv"] == by_file["part.parquet"] == by_file["a b+c[1].jsonl.gz"]
     assert by_file["part.csv"][1][1:3] == ["9007199254740993", "字"]
@@ -98,6 +102,7 @@ def test_parquet_and_csv_are_read_as_json_is(spark: SparkSession, tmp_path: Path
         ("cut off.jsonl.gz", gzip.compress(b'{"user_id": "u"}\n' * 50_000, mtime=0)[:150]),
         ("no+gzip.jsonl.gz", b"not compressed at all"),
         ("part-0.parquet", b"PAR1 and no more"),
+        ("part-0.csv.gz", b"item_id,user_id\ni,u\n"),  # no gzip
     ],
 )
 def test_an_unreadable_file_is_named(spark: SparkSession, tmp_path: Path, name: str, content: bytes) -> None:
@@ -107,6 +112,14 @@ def test_an_unreadable_file_is_named(spark: SparkSession, tmp_path: Path, name: 
         raw.events(spark, str(tmp_path), [DAY]).toArrow()
     assert str(refused.value).startswith(f"{tmp_path}/{FOLDER}/{name} cannot be read: ")
     assert "\n" not in str(refused.value)
+
+
+def test_times_that_spark_cannot_read_are_named(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir(parents=True)
+    times = pa.table({"event_ts": pa.array([dt.datetime(2026, 3, 10)], pa.timestamp("ns", "UTC"))})
+    pq.write_table(times, tmp_path / FOLDER / "part-0.parquet")
+    with pytest.raises(BadInput, match=r"part-0\.parquet: Illegal Parquet type: .*NANOS.* write the file so"):
+        raw.events(spark, str(tmp_path), [DAY])
 
 
 def test_other_failures_pass_through_readable() -> None:
@@ -134,7 +147,8 @@ def test_the_latest_snapshot_not_after_the_night(spark: SparkSession, tmp_path: 
         "items", "2026-03-05",
         # everything, a list as text, times in both ways
         '{"item_id": 7, "title": "t", "description": "d", "categories": ["a", "b|c"], "tags": "x|y", '
-        '"attributes": {"year": 1999}, "available_from": "2026-01-01T00:00:00+01:00", "available_until": 1773136800000}',
+        '"attributes": {"year": 1999}, '
+        '"available_from": "2026-01-01T00:00:00+01:00", "available_until": 1773136800000}',
         '{"item_id": "twice", "title": "A"}', '{"item_id": "twice", "title": "B"}',  # the larger by content is kept
         '{"item_id": " ", "title": "no id"}', '{"title": "no id"}', '{"item_id": "broken',
     )
@@ -156,14 +170,10 @@ def test_the_latest_snapshot_not_after_the_night(spark: SparkSession, tmp_path: 
     }
     assert found["twice"] == dict.fromkeys(items.columns) | {"item_id": "twice", "title": "B"}
 
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     # Parquet lists and maps, and a column left out
-    (tmp_path / "users" / "ingest_date=2026-03-10").mkdir(parents=True)
-    pq.write_table(
-        pa.table({"user_id": [1], "blocked_items": [["a", "b"]]}), tmp_path / "users/ingest_date=2026-03-10/part-0.parquet",
-    )
+    folder = tmp_path / "users" / "ingest_date=2026-03-10"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"user_id": [1], "blocked_items": [["a", "b"]]}), folder / "part-0.parquet")
     users = raw.users(spark, str(tmp_path), DAY)
     assert users is not None
     assert users.toArrow().to_pylist() == [{"user_id": "1", "attributes": None, "blocked_items": ["a", "b"]}]

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from deltalake import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+
 from nightrec.contract import Table
 from nightrec.errors import ContractError, Fenced
 from nightrec.store import Store, arrow, content, exists, location, partitions, predicate, version
 from nightrec.tables import CLEAN_EVENTS, LEDGER, PUBLISHED_TOPK, SHORTFALLS, TABLES
-from pyspark.sql import DataFrame, SparkSession
 
 Rows = Callable[[Table, list[dict[str, Any]]], DataFrame]
 MONDAY, TUESDAY = dt.date(2026, 3, 9), dt.date(2026, 3, 10)
@@ -31,9 +32,7 @@ def first(spark: SparkSession, tmp_path: Path) -> Iterator[Store]:
 
 
 def short(day: dt.date, key: str, found: int = 1) -> dict[str, Any]:
-    return {
-        "run_date": day, "list_kind": "user", "list_key": key, "wanted": 10, "found": found, "cause": "all seen"
-    }  # fmt: skip
+    return {"run_date": day, "list_kind": "user", "list_key": key, "wanted": 10, "found": found, "cause": "all seen"}
 
 
 def keys(store: Store, table: Table = SHORTFALLS) -> list[tuple[dt.date, str]]:
@@ -116,8 +115,11 @@ def test_merge_commits_only_what_differs_and_the_feed_says_what(first: Store, ro
     assert next(row for row in table if row["list_key"] == "same")["changed_date"] == MONDAY
     feed = first.changes(PUBLISHED_TOPK, made.version).select("list_key", "list_id", "_change_type").collect()
     assert {tuple(row) for row in feed} == {
-        ("moved", "1", "update_preimage"), ("moved", "2", "update_postimage"), ("gone", "1", "delete"), ("new", "1", "insert"),
-    }  # fmt: skip
+        ("moved", "1", "update_preimage"),
+        ("moved", "2", "update_postimage"),
+        ("gone", "1", "delete"),
+        ("new", "1", "insert"),
+    }
     again = first.merge(PUBLISHED_TOPK, rows(PUBLISHED_TOPK, new), "list_id")
     assert (again.version, again.rows, again.metrics["unchanged"]) == (commit.version, 0, 3)
     with pytest.raises(ContractError, match="keeps no change feed"):
@@ -147,10 +149,13 @@ def test_an_older_attempt_is_refused_after_a_newer_ones_commit(first: Store, row
 
 def test_one_process_per_warehouse_until_the_kernel_frees_it(tmp_path: Path) -> None:
     warehouse = str(tmp_path / "warehouse")
-    hold = "import sys, time; from nightrec.store import Store; Store(None, sys.argv[1], 'x'); print('held', flush=True); time.sleep(60)"
+    # the object must live on: a Store that is collected lets go
+    hold = (
+        "import sys, time; from nightrec.store import Store; held = Store(None, sys.argv[1], 'x')\n"
+        "print('held', flush=True); time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", hold, warehouse], stdout=subprocess.PIPE, text=True) as holder:
         try:
-            # the object must live on: a Store that is collected lets go
             assert holder.stdout is not None and holder.stdout.readline() == "held\n"
             with pytest.raises(Fenced, match=f"process {holder.pid} is writing to"):
                 Store(None, warehouse, "y")  # type: ignore[arg-type]

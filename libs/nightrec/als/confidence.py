@@ -24,11 +24,16 @@ def pair_weights(events: DataFrame) -> DataFrame:
     Partitioned by user, so that whatever groups by user next needs no further shuffle.
     """
     summed = (
-        events.where(F.col("weight") > 0).select("user_id", "item_id", "weight").repartition("user_id")
-        .groupBy("user_id", "item_id").agg(F.sum(F.round(F.col("weight") * _UNIT).cast("bigint")).alias("_units"))
+        events.where(F.col("weight") > 0)
+        .select("user_id", "item_id", "weight")
+        .repartition("user_id")
+        .groupBy("user_id", "item_id")
+        .agg(F.sum(F.round(F.col("weight") * _UNIT).cast("bigint")).alias("_units"))
     )
     # A weight below half a millionth rounds to nothing.
-    return summed.where(F.col("_units") > 0).select("user_id", "item_id", F.log1p(F.col("_units") / _UNIT).cast("float").alias("weight"))
+    return summed.where(F.col("_units") > 0).select(
+        "user_id", "item_id", F.log1p(F.col("_units") / _UNIT).cast("float").alias("weight")
+    )
 
 
 def item_index(item_ids: pa.ChunkedArray) -> pa.Table:
@@ -50,4 +55,6 @@ def with_user_idx(frame: DataFrame) -> DataFrame:
     """
     bucket = F.pmod(F.xxhash64("user_id"), F.lit(_BUCKETS)).cast("int")
     place = F.dense_rank().over(Window.partitionBy("_bucket").orderBy("user_id")) - 1
-    return frame.withColumn("_bucket", bucket).withColumn("user_idx", place * _BUCKETS + F.col("_bucket")).drop("_bucket")
+    return (
+        frame.withColumn("_bucket", bucket).withColumn("user_idx", place * _BUCKETS + F.col("_bucket")).drop("_bucket")
+    )

@@ -21,11 +21,16 @@ def item_factors(events: DataFrame, settings: Als, as_of: date, model_id: str) -
     pairs = pair_weights(events)
     index = item_index(events.where(F.col("weight") > 0).select("item_id").distinct().toArrow()["item_id"])
     if not index.num_rows:
-        raise BadInput(f"als_item_factors {as_of}: no event with weight above 0 had arrived by then; there is nothing to factorize")
+        raise BadInput(
+            f"als_item_factors {as_of}: no event with weight above 0 had arrived by then; there is nothing to factorize"
+        )
     model = trained(ratings(pairs, index, settings.blocks), settings)
     known = events.sparkSession.createDataFrame(index.rename_columns(["item_id", "id"]))
     return model.itemFactors.join(F.broadcast(known), "id").select(
-        F.lit(as_of).alias("as_of_date"), F.lit(model_id).alias("model_id"), "item_id", F.col("features").alias("factors"),
+        F.lit(as_of).alias("as_of_date"),
+        F.lit(model_id).alias("model_id"),
+        "item_id",
+        F.col("features").alias("factors"),
     )
 
 
@@ -47,8 +52,17 @@ def trained(entries: DataFrame, settings: Als) -> ALSModel:
     two numbers do not depend on the order. With more blocks factors repeat to about 1e-6.
     """
     return ALS(
-        rank=settings.rank, maxIter=settings.iterations, regParam=settings.regularisation, alpha=settings.alpha,
-        implicitPrefs=True, nonnegative=False, seed=settings.seed, checkpointInterval=-1,
-        numUserBlocks=settings.blocks, numItemBlocks=settings.blocks,
-        userCol="user_idx", itemCol="item_idx", ratingCol="weight",
+        rank=settings.rank,
+        maxIter=settings.iterations,
+        regParam=settings.regularisation,
+        alpha=settings.alpha,
+        implicitPrefs=True,
+        nonnegative=False,
+        seed=settings.seed,
+        checkpointInterval=-1,
+        numUserBlocks=settings.blocks,
+        numItemBlocks=settings.blocks,
+        userCol="user_idx",
+        itemCol="item_idx",
+        ratingCol="weight",
     ).fit(entries)

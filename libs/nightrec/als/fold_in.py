@@ -88,7 +88,9 @@ def user_factors(events: DataFrame, item_factors: DataFrame, settings: Als) -> D
     entries = F.sort_array(F.collect_list(F.struct("item_idx", "weight")))
     known = with_item_idx(pair_weights(events), item_index(table["item_id"]))
     users = known.groupBy("user_id").agg(entries.alias("_entries"))
-    users = users.select("user_id", F.col("_entries.item_idx").alias("items"), F.col("_entries.weight").alias("weights"))
+    users = users.select(
+        "user_id", F.col("_entries.item_idx").alias("items"), F.col("_entries.weight").alias("weights")
+    )
     rank = len(table["factors"][0]) if table.num_rows else 0
     factors = pa.chunked_array(table["factors"]).combine_chunks().flatten().to_numpy().reshape(-1, max(rank, 1))
     solver = Solver.of(factors.astype(np.float64), settings)

@@ -29,7 +29,7 @@ def verify(folder: Path, revision: str) -> None:
     if not found.startswith(revision):
         raise UsageError(
             f"encoder: {weights} has revision {found[:12]}, encoder.revision in the config says {revision}; "
-            f"put the weights of {revision} there, or set encoder.revision = \"{found[:12]}\": "
+            f'put the weights of {revision} there, or set encoder.revision = "{found[:12]}": '
             "every text is then encoded anew"
         )
 

@@ -46,8 +46,14 @@ def text_vectors(profiles: DataFrame, held: DataFrame, text_count: int, settings
 
 
 def user_embeddings(
-    profiles: DataFrame, items: DataFrame, item_vectors: DataFrame, texts: DataFrame, *,
-    run_date: date, encoder: str, text_share: float,
+    profiles: DataFrame,
+    items: DataFrame,
+    item_vectors: DataFrame,
+    texts: DataFrame,
+    *,
+    run_date: date,
+    encoder: str,
+    text_share: float,
 ) -> DataFrame:
     """One row per user with a text or a recent item that has a vector, in the columns of tables.USER_EMBEDDINGS.
 
@@ -65,8 +71,12 @@ def user_embeddings(
         _mixed(shared, text_share), "user_id string, text_hash string, text_vector array<float>, vector array<float>"
     )
     return mixed.select(
-        F.lit(run_date).alias("run_date"), F.lit(encoder).alias("encoder"),
-        "user_id", "text_hash", "text_vector", "vector",
+        F.lit(run_date).alias("run_date"),
+        F.lit(encoder).alias("encoder"),
+        "user_id",
+        "text_hash",
+        "text_vector",
+        "vector",
     )
 
 

@@ -25,7 +25,7 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
-from nightrec.raw import is_blank, timestamp
+from nightrec.raw_files import is_blank, timestamp
 from nightrec.tables import CLEAN_EVENTS, EVENT_TYPES, REJECTED_EVENTS
 
 if TYPE_CHECKING:
@@ -58,15 +58,13 @@ def classified(
     `earlier` holds event_key and ingest_date of what is clean already of other ingest dates; None where there is
     nothing. `weights` gives each event type's weight.
     """
-    parsed = with_reason(with_values(lines, settings, weights), settings)
-    # The one shuffle: copies of an event meet, and the two windows below find them together.
-    placed = parsed.repartition("event_key").persist(StorageLevel.MEMORY_AND_DISK)
-    fated = with_fate(with_robots(placed, settings), earlier).persist(StorageLevel.MEMORY_AND_DISK)
+    reasoned = with_reason(with_values(lines, settings, weights), settings).persist(StorageLevel.MEMORY_AND_DISK)
+    fated = with_fate(with_robots(reasoned, settings), earlier).persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        yield Classified(placed, fated)
+        yield Classified(reasoned, fated)
     finally:
         fated.unpersist()
-        placed.unpersist()
+        reasoned.unpersist()
 
 
 def with_values(lines: DataFrame, settings: Events, weights: Mapping[str, float]) -> DataFrame:
@@ -153,8 +151,10 @@ def with_fate(reasoned: DataFrame, earlier: DataFrame | None) -> DataFrame:
     order of files nor the number of partitions matters.
     """
     is_left = F.col("reason").isNull()
-    order = ["ingest_date", *_CONTENT, "sent_ts", "received_ts"]
-    copy = F.row_number().over(Window.partitionBy("event_key", is_left).orderBy(*order))
+    # Rejected copies last, where they take nothing from the others. Partitioned by the key alone, the window and the
+    # join below share the one shuffle of whole lines.
+    order: list[Column | str] = [F.when(is_left, 0).otherwise(1), "ingest_date", *_CONTENT, "sent_ts", "received_ts"]
+    copy = F.row_number().over(Window.partitionBy("event_key").orderBy(*order))
     numbered = reasoned.withColumn("_copy", copy)
     is_repeat = F.col("_copy") > 1
     if earlier is not None:

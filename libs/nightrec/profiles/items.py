@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 DESCRIPTION_LENGTH = 200
 
 _CATALOGUE = {
-    "title": "string", "description": "string", "categories": "array<string>", "tags": "array<string>",
-    "attributes": "map<string,string>", "available_from": "timestamp", "available_until": "timestamp",
+    "title": "string",
+    "description": "string",
+    "categories": "array<string>",
+    "tags": "array<string>",
+    "attributes": "map<string,string>",
+    "available_from": "timestamp",
+    "available_until": "timestamp",
 }
 
 

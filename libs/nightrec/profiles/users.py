@@ -24,8 +24,15 @@ PARTS = 720_720
 
 
 def user_profiles(
-    snapshot: DataFrame | None, events: DataFrame, items: DataFrame, run_date: date, *,
-    recent_days: int, recent_items: int, segment_attribute: str | None, eligible_days: int,
+    snapshot: DataFrame | None,
+    events: DataFrame,
+    items: DataFrame,
+    run_date: date,
+    *,
+    recent_days: int,
+    recent_items: int,
+    segment_attribute: str | None,
+    eligible_days: int,
 ) -> DataFrame:
     """One row per user of the snapshot or of the events, in the columns of tables.USER_PROFILES.
 
@@ -38,9 +45,7 @@ def user_profiles(
     dated = events.where(F.col("event_date") <= F.lit(run_date))
     pairs = per_item(dated, run_date, recent_days)
     active = activity(pairs, recent_items)
-    acted = (
-        active.join(affinities(pairs, items), "user_id", "left").join(remarks(dated), "user_id", "left")
-    )
+    acted = active.join(affinities(pairs, items), "user_id", "left").join(remarks(dated), "user_id", "left")
     everyone = with_snapshot(acted, snapshot)
     ranked = F.coalesce("_ranked", F.array().cast("array<struct<_minus:bigint,category:string>>"))
     named = F.transform(ranked, lambda entry: entry["category"])
@@ -99,7 +104,8 @@ def affinities(pairs: DataFrame, items: DataFrame) -> DataFrame:
         pairs.where(F.col("_count") > 0)
         .join(items.where(F.size("categories") > 0).select("item_id", "categories"), "item_id")
         .select("user_id", parts.alias("_parts"), F.explode("categories").alias("category"))
-        .groupBy("user_id", "category").agg(F.sum("_parts").alias("_parts"))
+        .groupBy("user_id", "category")
+        .agg(F.sum("_parts").alias("_parts"))
     )
     entry = F.struct((-F.col("_parts")).alias("_minus"), "category")
     return by_category.groupBy("user_id").agg(F.sort_array(F.collect_list(entry)).alias("_ranked"))
@@ -117,9 +123,12 @@ def remarks(events: DataFrame) -> DataFrame:
 def with_snapshot(active: DataFrame, snapshot: DataFrame | None) -> DataFrame:
     """`active` with attributes and blocked_items, and the users of the snapshot who have no events."""
     if snapshot is None:
-        return active.withColumns({
-            "attributes": F.lit(None).cast("map<string,string>"), "blocked_items": F.lit(None).cast("array<string>"),
-        })
+        return active.withColumns(
+            {
+                "attributes": F.lit(None).cast("map<string,string>"),
+                "blocked_items": F.lit(None).cast("array<string>"),
+            }
+        )
     return snapshot.select("user_id", "attributes", "blocked_items").join(active, "user_id", "full_outer")
 
 

@@ -45,7 +45,7 @@ def on_executors(spark: SparkSession, function: Callable[[], T], processes: int,
     failing rank's NightrecError as it is, and any other failure as a NightrecError that holds the rank's traceback.
     """
     _await_slots(spark, processes, start_timeout_s)
-    with _rendezvous(spark.conf.get("spark.driver.host") or "127.0.0.1") as address:
+    with _rendezvous(spark) as address:
 
         def rank(_: Iterable[int]) -> Iterator[tuple[int, Any]]:
             yield _run_rank(function, address, start_timeout_s)
@@ -66,7 +66,7 @@ def _await_slots(spark: SparkSession, processes: int, timeout_s: int) -> None:
     """Wait until the session can run all ranks at once; executors of a cluster may still be on their way."""
     java: Any = spark.sparkContext._jsc.sc()
     profile = java.resourceProfileManager().defaultResourceProfile()
-    waits = not str(spark.sparkContext.master).startswith("local")
+    waits = str(spark.sparkContext.master).split("[")[0] != "local"
     deadline = time.monotonic() + timeout_s
     while (slots := java.maxNumConcurrentTasks(profile)) < processes:
         if not waits or time.monotonic() > deadline:
@@ -78,16 +78,18 @@ def _await_slots(spark: SparkSession, processes: int, timeout_s: int) -> None:
 
 
 @contextmanager
-def _rendezvous(host: str) -> Iterator[Address]:
-    """Horovod's rendezvous server on one address and a free port."""
+def _rendezvous(spark: SparkSession) -> Iterator[Address]:
+    """Horovod's rendezvous server on the address by which executors reach the driver, and a free port."""
     from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
-    server = RendezvousHTTPServer((host, 0), RendezvousHandler, 0)
+    conf = spark.sparkContext.getConf()
+    host = conf.get("spark.driver.host") or "127.0.0.1"
+    server = RendezvousHTTPServer((conf.get("spark.driver.bindAddress") or host, 0), RendezvousHandler, 0)
     server.init([])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield server.server_address
+        yield socket.gethostbyname(host), server.server_port
     finally:
         server.shutdown()
         server.server_close()
@@ -104,9 +106,9 @@ def _run_rank(function: Callable[[], Any], address: Address, timeout_s: int) -> 
         import horovod.torch as hvd
         from horovod.common.exceptions import HorovodInternalError
 
-        # Before the data is read: a rank that fails to read can then tell the others by leaving.
-        hvd.init()
         try:
+            # Before the data is read: a rank that fails to read can then tell the others by leaving.
+            hvd.init()
             return rank, function()
         except Exception as error:
             told = error if isinstance(error, NightrecError) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql.pandas.functions import arrow_udf
@@ -56,7 +57,7 @@ def probability(network: model.Network, batch: pa.Array) -> pa.Array:
     """(B,) probabilities of an Arrow list array of B rows of F floats, in the network's own precision."""
     import torch
 
-    values = batch.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), -1)
+    values = batch.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(batch), len(network.mean))
     with torch.inference_mode():
         scores = torch.sigmoid(network(torch.from_numpy(values).to(network.mean.dtype))).double()
     return pa.array(scores.numpy().round(_DIGITS).clip(_SMALLEST, 1 - _SMALLEST), pa.float64())

@@ -1,6 +1,6 @@
 """What the README says of stages and tables, and the shipped reference of every setting, from the values themselves.
 
-    python -m nightrec.report.docs --write     (or --check: exit code 1 where a file is stale)
+python -m nightrec.report.docs --write     (or --check: exit code 1 where a file is stale)
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def tables() -> str:
 def _table(table: Table) -> str:
     key = _listed(table.key) or "-"
     unit = _listed(table.partition) or "list that changed"
-    return f"| `{table.name}` | {table.grain} | {key} | {unit} | {f'`{table.stage}`' if table.stage else 'every stage'} |"
+    return (
+        f"| `{table.name}` | {table.grain} | {key} | {unit} | {f'`{table.stage}`' if table.stage else 'every stage'} |"
+    )
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -40,35 +40,30 @@ class Quality:
 
 
 def stage_line(books: Books) -> str:
-    """One stage in a line: its date, seconds, rows read and written, and its other fates."""
-    parts = [
-        f"{fate}{f' {reason}' if reason and fate != 'written' else ''} {rows:,}" for fate, reason, rows in _fates(books)
-    ]
-    return f"{books.stage:<17} {books.date}  {books.seconds:6.1f} s  {', '.join(parts)}".rstrip()
-
-
-def _fates(books: Books) -> list[tuple[str, str, int]]:
-    """Rows by fate over all dates of the stage: what was read first, then what was written, then the rest by size."""
-    totals: Counter[tuple[str, str]] = Counter()
+    """One stage in a line: its date, seconds, rows in (of files and tables), rows out, and its other fates by size."""
+    came = books.rows("read") + books.rows("input")
+    other: Counter[str] = Counter()
     for fate, reason, rows in books.lines:
-        # rejects are told apart in the books; a written table that is the stage's own needs no name
-        name = "" if fate == "rejected" or reason == books.stage else reason
-        totals[fate, f"to {name}" if fate == "written" and name else name] += rows
-    place = {"read": 0, "written": 1}
-    ordered = sorted(totals.items(), key=lambda entry: (place.get(entry[0][0], 2), -entry[1], entry[0]))
-    return [(f"{fate} {name}".strip() if fate == "written" else fate, "" if fate == "written" else name, rows)
-            for (fate, name), rows in ordered]  # fmt: skip
+        # Rejects are told apart in the books. A detail that only repeats the stage says nothing.
+        if fate not in ("read", "input", "written") and rows:
+            other[fate if fate == "rejected" or reason in ("", books.stage) else f"{fate} {reason}"] += rows
+    rest = ", ".join(
+        f"{name} {rows:,}" for name, rows in sorted(other.items(), key=lambda entry: (-entry[1], entry[0]))
+    )
+    counts = f"in {came:>9,}  out {books.rows('written'):>9,}"
+    return f"{books.stage:<17} {books.date}  {books.seconds:6.1f} s  {counts}  {rest}".rstrip()
 
 
 def three_users(config: Config, night: date) -> list[str]:
-    """Up to three users with lists of the night: most, median and fewest events that day; ties by user id.
-
-    On a quiet day the places left are filled by users with lists, first in order of id.
-    """
+    """Up to three users with published lists, chosen by how much they did that day (`spread`)."""
     warehouse = config.paths.warehouse
     listed = set(arrow(warehouse, PUBLISHED_TOPK, {"list_kind": "user"}, ["list_key"])["list_key"].to_pylist())
     today = arrow(warehouse, CLEAN_EVENTS, {"ingest_date": night}, ["user_id"])
-    counts = Counter(user for user in today["user_id"].to_pylist() if user in listed)
+    return spread(Counter(user for user in today["user_id"].to_pylist() if user in listed), listed)
+
+
+def spread(counts: Mapping[str, int], listed: Iterable[str]) -> list[str]:
+    """The users with most, median and fewest events; ties by user id. Places left: users with lists, first by id."""
     by_count = sorted(counts, key=lambda user: (-counts[user], user))
     chosen = [by_count[place] for place in sorted({0, len(by_count) // 2, len(by_count) - 1})] if by_count else []
     return [*chosen, *(user for user in sorted(listed) if user not in chosen)][:3]
@@ -160,14 +155,18 @@ def as_dict(
         "night": night.isoformat(),
         "seconds": round(seconds, 1),
         "stages": [
-            {"stage": each.stage, "date": each.date.isoformat(), "seconds": round(each.seconds, 3),
-             "lines": [{"fate": fate, "reason": reason, "rows": rows} for fate, reason, rows in each.lines]}
+            {
+                "stage": each.stage,
+                "date": each.date.isoformat(),
+                "seconds": round(each.seconds, 3),
+                "lines": [{"fate": fate, "reason": reason, "rows": rows} for fate, reason, rows in each.lines],
+            }
             for each in books
         ],
         "books": ledger.as_dict(ledger.lines(config.paths.warehouse, night)),
         "users": [show.show(config, user, night).as_dict() for user in three_users(config, night)],
         "quality": asdict(quality) if quality else None,
-    }  # fmt: skip
+    }
 
 
 def summary(  # noqa: PLR0917

@@ -116,14 +116,16 @@ def show(config: Config, user_id: str, night: date | None = None) -> Shown:
     rank_before = {row["item_id"]: row["rank"] for row in before}
     kept = {row["item_id"] for row in rows}
     return Shown(
-        user_id, night, events.num_rows,
+        user_id,
+        night,
+        events.num_rows,
         tuple(_event(row, titles) for row in latest),
         key["list_kind"],
         tuple(_item(row, titles, rank_before.get(row["item_id"])) for row in rows),
         night_before,
         tuple(titles[row["item_id"]] for row in before if row["item_id"] not in kept),
         tuple(notes),
-    )  # fmt: skip
+    )
 
 
 def _event(row: dict[str, Any], titles: dict[str, str]) -> Event:

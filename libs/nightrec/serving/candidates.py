@@ -12,6 +12,7 @@ from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -45,8 +46,12 @@ def counts(settings: Candidates, k: int) -> dict[str, int]:
     fewer than K items may be shown.
     """
     return {
-        "als": settings.als, "cooccurrence": settings.cooccurrence, "text": settings.text, "segment": settings.segment,
-        "popularity": max(settings.popularity, k) if settings.popularity else 0, "editorial": len(settings.editorial),
+        "als": settings.als,
+        "cooccurrence": settings.cooccurrence,
+        "text": settings.text,
+        "segment": settings.segment,
+        "popularity": max(settings.popularity, k) if settings.popularity else 0,
+        "editorial": len(settings.editorial),
     }
 
 
@@ -59,7 +64,9 @@ def item_rows(inputs: Inputs) -> pa.Table:
     return joined.toArrow().sort_by("item_id")
 
 
-def histories(events: DataFrame, item_id: pa.ChunkedArray, run_date: date, recent_days: int, settings: Candidates) -> DataFrame:
+def histories(
+    events: DataFrame, item_id: pa.ChunkedArray, run_date: date, recent_days: int, settings: Candidates
+) -> DataFrame:
     """One row per user of the events, items by number in `item_id`:
 
     `masked`: acted on before (any event but an impression, weight 0 included), or only disliked ones where repeats are
@@ -71,10 +78,14 @@ def histories(events: DataFrame, item_id: pa.ChunkedArray, run_date: date, recen
     first = run_date - timedelta(days=recent_days - 1)
     counts = F.col("weight") > 0
     hides = F.col("event_type") == "dislike" if settings.repeats_allowed else F.col("event_type") != "impression"
-    pairs = numbered.repartition("user_id").groupBy("user_id", "item_idx").agg(
-        F.max(F.when(counts, F.col("event_ts"))).alias("_last"),
-        F.max(hides).alias("_hides"),
-        F.max(counts & F.col("event_date").between(F.lit(first), F.lit(run_date))).alias("_recent"),
+    pairs = (
+        numbered.repartition("user_id")
+        .groupBy("user_id", "item_idx")
+        .agg(
+            F.max(F.when(counts, F.col("event_ts"))).alias("_last"),
+            F.max(hides).alias("_hides"),
+            F.max(counts & F.col("event_date").between(F.lit(first), F.lit(run_date))).alias("_recent"),
+        )
     )
     # collect_list passes over nulls; a struct sorts by its first field, then its second.
     latest = F.collect_list(F.when(F.col("_last").isNotNull(), F.struct(-F.unix_micros("_last"), F.col("item_idx"))))
@@ -90,45 +101,61 @@ def user_counts(histories: DataFrame, user_profiles: DataFrame) -> pa.Table:
     kinds = [F.transform(name, _marked(name)) for name in ("basket", "recent")]
     users = histories.join(user_profiles.select("user_id", "segment"), "user_id", "left")
     entries = users.select("segment", F.explode(F.concat(*kinds)).alias("_entry")).select("segment", "_entry.*")
-    return entries.groupBy("segment", "item_idx").agg(F.sum("basket").alias("basket"), F.sum("recent").alias("recent")).toArrow()
+    return (
+        entries.groupBy("segment", "item_idx")
+        .agg(F.sum("basket").alias("basket"), F.sum("recent").alias("recent"))
+        .toArrow()
+    )
 
 
 def _marked(kind: str) -> Callable[[Column], Column]:
     """A user's item as one count of a kind."""
+
     def mark(item: Column) -> Column:
         return F.struct(
-            item.alias("item_idx"), F.lit(int(kind == "basket")).alias("basket"), F.lit(int(kind == "recent")).alias("recent")
+            item.alias("item_idx"),
+            F.lit(int(kind == "basket")).alias("basket"),
+            F.lit(int(kind == "recent")).alias("recent"),
         )
 
     return mark
 
 
-def catalogue(rows: pa.Table, histories: DataFrame, user_profiles: DataFrame, settings: Candidates, partitions: int) -> Catalogue:
+def catalogue(
+    rows: pa.Table, histories: DataFrame, user_profiles: DataFrame, settings: Candidates, partitions: int
+) -> Catalogue:
     """The item side of the night: `rows` of `item_rows`, neighbours and segments from the users' histories."""
     counted = user_counts(histories, user_profiles)
     users = np.bincount(counted["item_idx"].to_numpy(), counted["basket"].to_numpy(), rows.num_rows).astype(np.int64)
     near = cooccurrence.neighbours(histories, users, rows["is_available"].to_numpy(), settings, partitions)
-    named = counted.filter(pa.compute.is_valid(counted["segment"])).rename_columns({"recent": "users"})
+    named = counted.filter(pc.is_valid(counted["segment"])).rename_columns({"recent": "users"})
     return Catalogue.of(rows, near.toArrow(), named, settings.editorial)
 
 
 def lists(inputs: Inputs, histories: DataFrame) -> DataFrame:
     """Every list of the night as the kernel reads it: eligible users, their segments, catalogue items, everyone."""
     users = (
-        inputs.user_profiles.where("is_eligible").select("user_id", "recent_items", "segment", "blocked_items")
+        inputs.user_profiles.where("is_eligible")
+        .select("user_id", "recent_items", "segment", "blocked_items")
         .join(inputs.als_user_factors.select("user_id", F.col("factors").alias("als_vector")), "user_id", "left")
         .join(inputs.user_embeddings.select("user_id", F.col("vector").alias("text_vector")), "user_id", "left")
         .join(histories.select("user_id", "masked"), "user_id", "left")
         .withColumnRenamed("user_id", "list_key")
     )
-    segments = users.where(F.col("segment").isNotNull()).select("segment").distinct().withColumn("list_key", F.col("segment"))
+    segments = (
+        users.where(F.col("segment").isNotNull()).select("segment").distinct().withColumn("list_key", F.col("segment"))
+    )
     own = F.array(F.col("item_id"))
     items = inputs.item_profiles.where("in_catalogue").select(
-        F.col("item_id").alias("list_key"), own.alias("recent_items"), own.alias("blocked_items"),
+        F.col("item_id").alias("list_key"),
+        own.alias("recent_items"),
+        own.alias("blocked_items"),
     )
     everyone = users.sparkSession.range(1).select(F.lit("everyone").alias("list_key"))
     return (
-        _kind("user", users).unionByName(_kind("segment", segments)).unionByName(_kind("item", items))
+        _kind("user", users)
+        .unionByName(_kind("segment", segments))
+        .unionByName(_kind("item", items))
         .unionByName(_kind("everyone", everyone))
     )
 
@@ -140,16 +167,29 @@ def _kind(kind: str, frame: DataFrame) -> DataFrame:
     return frame.select(*(given.get(name, F.lit(None)).cast(type_).alias(name) for name, type_ in columns))
 
 
-def candidates(lists: DataFrame, items: Catalogue, counts: dict[str, int], run_date: date, als_model: str, partitions: int) -> DataFrame:
-    """The rows of `candidates`: what each list was nominated, at most the sum of `counts`."""
+def candidates(
+    lists: DataFrame, items: Catalogue, settings: Candidates, *, k: int, run_date: date, als_model: str, partitions: int
+) -> DataFrame:
+    """The rows of `candidates`: what each source nominated for each list.
+
+    Lists of users get `counts` of each source. All others are cut by the ladder alone, in the order of the sources' own
+    ranks: whatever a source ranks behind K has K before it, so K of each source publish the same lists (MovieLens: 263
+    thousand rows where full counts wrote 600 thousand).
+    """
+    full = counts(settings, k)
+    few = {source: min(count, k) for source, count in full.items()}
     sent = lists.sparkSession.sparkContext.broadcast(items)
 
     def nominated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            yield from nominate.candidates(batch, sent.value, counts)
+            is_user = pc.equal(batch.column("list_kind"), "user")
+            yield from nominate.candidates(batch.filter(is_user), sent.value, full)
+            yield from nominate.candidates(batch.filter(pc.invert(is_user)), sent.value, few)
 
     scores = ", ".join(f"{source}_score float, {source}_rank int" for source in SOURCES)
     schema = f"list_kind string, list_key string, item_id string, {scores}, source string, because_item_id string"
     # A number of partitions of its own: left to itself Spark puts so few bytes into one task and one core.
     rows = lists.repartition(partitions, "list_kind", "list_key").mapInArrow(nominated, schema)
-    return rows.select(F.lit(run_date).alias("run_date"), F.lit(als_model).alias("als_model"), "*").select(CANDIDATES.names)
+    return rows.select(F.lit(run_date).alias("run_date"), F.lit(als_model).alias("als_model"), "*").select(
+        CANDIDATES.names
+    )

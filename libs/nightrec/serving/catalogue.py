@@ -64,14 +64,29 @@ class Catalogue:
         factors, has_factors = matrix(rows["factors"].combine_chunks())
         vectors, has_vector = matrix(rows["vector"].combine_chunks())
         names = pc.unique(segments["segment"]).cast(pa.string()).sort()
-        picked = pc.index_in(item_id.take(pa.array(columns)), value_set=pa.array(list(dict.fromkeys(editorial)), pa.string()))
+        picked = pc.index_in(
+            item_id.take(pa.array(columns)), value_set=pa.array(list(dict.fromkeys(editorial)), pa.string())
+        )
         return cls(
-            item_id, columns, factors, has_factors, vectors, has_vector,
-            _sparse(neighbours["item_idx"].to_numpy(), column[neighbours["neighbour_idx"].to_numpy()],
-                    neighbours["similarity"].to_numpy(), (len(item_id), len(columns))),
+            item_id,
+            columns,
+            factors,
+            has_factors,
+            vectors,
+            has_vector,
+            _sparse(
+                neighbours["item_idx"].to_numpy(),
+                column[neighbours["neighbour_idx"].to_numpy()],
+                neighbours["similarity"].to_numpy(),
+                (len(item_id), len(columns)),
+            ),
             names,
-            _sparse(pc.index_in(segments["segment"], value_set=names).to_numpy(), column[segments["item_idx"].to_numpy()],
-                    segments["users"].to_numpy(), (len(names), len(columns))),
+            _sparse(
+                pc.index_in(segments["segment"], value_set=names).to_numpy(),
+                column[segments["item_idx"].to_numpy()],
+                segments["users"].to_numpy(),
+                (len(names), len(columns)),
+            ),
             np.column_stack([rows["recent_user_count"].to_numpy(), rows["user_count"].to_numpy()])[columns],
             pc.fill_null(picked, -1).to_numpy(zero_copy_only=False),
         )

@@ -27,7 +27,9 @@ _COUNTS = "item_idx int, neighbour_idx array<int>, users array<int>"
 _NEIGHBOURS = "item_idx int, neighbour_idx int, similarity double"
 
 
-def neighbours(baskets: DataFrame, users: Ints, is_available: npt.NDArray[np.bool_], settings: Candidates, partitions: int) -> DataFrame:
+def neighbours(
+    baskets: DataFrame, users: Ints, is_available: npt.NDArray[np.bool_], settings: Candidates, partitions: int
+) -> DataFrame:
     """`item_idx`, `neighbour_idx`, `similarity`: the available items nearest to each item, `settings.neighbours` at most.
 
     `baskets` has one row per user with `basket`, distinct item numbers; `users` is n_i by item number. Pairs are counted
@@ -43,7 +45,9 @@ def pair_counts(offsets: Ints, items: Ints, width: int) -> Any:
     return ones.T @ ones
 
 
-def nearest(rows: Ints, columns: Ints, counts: Ints, users: Ints, settings: Candidates) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
+def nearest(
+    rows: Ints, columns: Ints, counts: Ints, users: Ints, settings: Candidates
+) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
     """Of pairs of items with the users they share, those to keep: (item, neighbour, similarity), best first per item."""
     kept = (rows != columns) & (counts >= settings.min_cooccurrence)
     rows, columns, counts = rows[kept], columns[kept], counts[kept]
@@ -83,18 +87,21 @@ def _listed(counts: Any) -> pa.RecordBatch:
     """The rows of a sparse matrix that are not empty, as lists."""
     filled = np.flatnonzero(np.diff(counts.indptr))
     offsets = pa.array(np.append(counts.indptr[filled], counts.nnz).astype(np.int32))
-    return pa.RecordBatch.from_pydict({
-        "item_idx": pa.array(filled, pa.int32()),
-        "neighbour_idx": pa.ListArray.from_arrays(offsets, pa.array(counts.indices, pa.int32())),
-        "users": pa.ListArray.from_arrays(offsets, pa.array(counts.data, pa.int32())),
-    })
+    return pa.RecordBatch.from_pydict(
+        {
+            "item_idx": pa.array(filled, pa.int32()),
+            "neighbour_idx": pa.ListArray.from_arrays(offsets, pa.array(counts.indices, pa.int32())),
+            "users": pa.ListArray.from_arrays(offsets, pa.array(counts.data, pa.int32())),
+        }
+    )
 
 
 def _cutting(users: Ints, is_available: npt.NDArray[np.bool_], settings: Candidates) -> Callable[[Batches], Batches]:
     def cut(batches: Batches) -> Batches:
-        held = pa.Table.from_batches(list(batches), pa.schema([
-            ("item_idx", pa.int32()), ("neighbour_idx", pa.list_(pa.int32())), ("users", pa.list_(pa.int32())),
-        ])).combine_chunks()
+        arrived = [batch for batch in batches if batch.num_rows]
+        if not arrived:
+            return
+        held = pa.Table.from_batches(arrived).combine_chunks()
         lists = held["neighbour_idx"].combine_chunks()
         rows = np.repeat(held["item_idx"].to_numpy(), lists.value_lengths().to_numpy())
         columns, counts = lists.flatten().to_numpy(), held["users"].combine_chunks().flatten().to_numpy()
@@ -102,9 +109,12 @@ def _cutting(users: Ints, is_available: npt.NDArray[np.bool_], settings: Candida
         shape = (len(users), len(users))
         total = sparse.csr_matrix((counts[there], (rows[there], columns[there])), shape=shape).tocoo()
         item, neighbour, similarity = nearest(total.row, total.col, total.data, users, settings)
-        yield pa.RecordBatch.from_pydict({
-            "item_idx": pa.array(item, pa.int32()), "neighbour_idx": pa.array(neighbour, pa.int32()),
-            "similarity": pa.array(similarity, pa.float64()),
-        })
+        yield pa.RecordBatch.from_pydict(
+            {
+                "item_idx": pa.array(item, pa.int32()),
+                "neighbour_idx": pa.array(neighbour, pa.int32()),
+                "similarity": pa.array(similarity, pa.float64()),
+            }
+        )
 
     return cut

@@ -32,7 +32,8 @@ _NO_MARKER = {"mapreduce.fileoutputcommitter.marksuccessfuljobs": "false"}
 def changes(feed: DataFrame, until: int) -> DataFrame:
     """One row per list that changed, by its latest change up to version `until`: what a sink must apply.
 
-    Columns: change (upsert or delete), list_kind, list_key, list_id, items, changed_date; a delete has the latter two NULL.
+    Columns: change (upsert or delete), list_kind, list_key, list_id, items, changed_date; the last two are NULL in a
+    delete, whose list_id is that of the list that is gone.
     RESTORE logs a list that it did not change as a delete and an insert of one version: there the insert holds.
     """
     row = F.struct("_commit_version", (F.col("_change_type") != "delete").alias("is_kept"), *_COLUMNS)
@@ -40,10 +41,15 @@ def changes(feed: DataFrame, until: int) -> DataFrame:
     kept = F.col("last.is_kept")
     return (
         feed.where((F.col("_change_type") != "update_preimage") & (F.col("_commit_version") <= until))
-        .groupBy("list_kind", "list_key").agg(last.alias("last"))
+        .groupBy("list_kind", "list_key")
+        .agg(last.alias("last"))
         .select(
-            F.when(kept, "upsert").otherwise("delete").alias("change"), "list_kind", "list_key", "last.list_id",
-            F.when(kept, F.col("last.items")).alias("items"), F.when(kept, F.col("last.changed_date")).alias("changed_date"),
+            F.when(kept, "upsert").otherwise("delete").alias("change"),
+            "list_kind",
+            "list_key",
+            "last.list_id",
+            F.when(kept, F.col("last.items")).alias("items"),
+            F.when(kept, F.col("last.changed_date")).alias("changed_date"),
         )
     )
 
@@ -69,13 +75,13 @@ def prepared(spark: SparkSession, folder: str) -> str:
 def nothing_new(latest: int, since: int, folder: str) -> bool:
     """Whether version `latest` of the table holds nothing beyond the exported version `since`.
 
-    Raises UsageError where more was exported than the table has: the table was made anew, and its changes would never be
-    told from those that sinks have already applied.
+    Raises UsageError where more was exported than the table has: the table was made anew, and its changes would never
+    be told from those that sinks have already applied.
     """
     if since > max(latest, 0):
         raise UsageError(
-            f"{folder} holds version {since} of published_topk, whose latest version is {latest}: the warehouse was made "
-            "anew; move that folder away to export every list again"
+            f"{folder} holds version {since} of published_topk, whose latest version is {latest}: the warehouse was "
+            "made anew; move that folder away to export every list again"
         )
     return latest <= since
 
@@ -88,7 +94,10 @@ def exported_version(spark: SparkSession, folder: str) -> int:
 
 
 def export(frame: DataFrame, folder: str, first: int, last: int, formats: Sequence[str]) -> dict[str, int]:
-    """Write the changes of versions `first` to `last` as `folder`/version=`last`, whole or not at all; rows per change."""
+    """Write the changes of versions `first` to `last` as `folder`/version=`last`, whole or not at all.
+
+    Returns the rows written per change, each counted once however many formats there are.
+    """
     spark = frame.sparkSession
     name = f"version={last:08d}"
     hidden = f"{folder}/.{name}"
@@ -101,8 +110,14 @@ def export(frame: DataFrame, folder: str, first: int, last: int, formats: Sequen
         counted.write.format(kind).options(**options, **_NO_MARKER).save(f"{hidden}/{form}")
     counts = {change: int(rows) for change, rows in observation.get.items()}
     manifest = {
-        "table": "published_topk", "from_version": first, "to_version": last, "rows": sum(counts.values()), **counts,
-        "files": {f"{form}/{part}": size for form in formats for part, size in _parts(spark, f"{hidden}/{form}").items()},
+        "table": "published_topk",
+        "from_version": first,
+        "to_version": last,
+        "rows": sum(counts.values()),
+        **counts,
+        "files": {
+            f"{form}/{part}": size for form in formats for part, size in _parts(spark, f"{hidden}/{form}").items()
+        },
     }
     _write(spark, f"{hidden}/manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     files, source = _files(spark, hidden)

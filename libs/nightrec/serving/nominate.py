@@ -84,7 +84,9 @@ class Lists:
         is_item = pc.equal(batch.column("list_kind"), "item").to_numpy(zero_copy_only=False)
         als, has_als = matrix(batch.column("als_vector"), items.factors.shape[1])
         text, has_text = matrix(batch.column("text_vector"), items.vectors.shape[1])
-        own = pc.fill_null(pc.index_in(batch.column("list_key"), value_set=items.item_id), -1).to_numpy(zero_copy_only=False)
+        own = pc.fill_null(pc.index_in(batch.column("list_key"), value_set=items.item_id), -1).to_numpy(
+            zero_copy_only=False
+        )
         rows = np.flatnonzero(is_item & (own >= 0))
         als[rows], has_als[rows] = items.factors[own[rows]], items.has_factors[own[rows]]
         text[rows], has_text[rows] = items.vectors[own[rows]], items.has_vector[own[rows]]
@@ -92,7 +94,12 @@ class Lists:
         seen, blocked = Ragged.of(batch.column("masked")), Ragged.of(batch.column("blocked_items"), items.item_id)
         order = np.argsort(np.concatenate([seen.rows, blocked.rows]), kind="stable")
         return cls(
-            als, has_als, text, has_text, is_item, Ragged.of(batch.column("recent_items"), items.item_id),
+            als,
+            has_als,
+            text,
+            has_text,
+            is_item,
+            Ragged.of(batch.column("recent_items"), items.item_id),
             segment.to_numpy(zero_copy_only=False).astype(np.int64),
             Ragged(seen.offsets + blocked.offsets, np.concatenate([seen.values, blocked.values])[order]),
         )
@@ -101,8 +108,14 @@ class Lists:
         """The lists start .. stop-1."""
         rows = slice(start, stop)
         return Lists(
-            self.als[rows], self.has_als[rows], self.text[rows], self.has_text[rows], self.is_item[rows],
-            self.recent.cut(start, stop), self.segment[rows], self.masked.cut(start, stop),
+            self.als[rows],
+            self.has_als[rows],
+            self.text[rows],
+            self.has_text[rows],
+            self.is_item[rows],
+            self.recent.cut(start, stop),
+            self.segment[rows],
+            self.masked.cut(start, stop),
         )
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 
 def joined(events: DataFrame, ranked: DataFrame) -> DataFrame:
-    """Events that name a list in their context, each with that list's kind and key, and the item's rank and source there.
+    """Events that name a list in their context, each with that list's kind and key and the item's place in it.
 
     events: clean_events of one night. ranked: ranked_topk of every night up to it. A list_id is made of its content, so
     any night's rows agree on kind, key, items and ranks; the source is that of the first night with the list.
@@ -28,13 +28,19 @@ def joined(events: DataFrame, ranked: DataFrame) -> DataFrame:
     )
     place = F.try_element_at("_items", F.col("item_id"))
     return named.join(served, "list_id", "left").select(
-        "list_id", "list_kind", "list_key", "item_id", place["rank"].alias("rank"), place["source"].alias("source"),
-        "event_type", "weight",
+        "list_id",
+        "list_kind",
+        "list_key",
+        "item_id",
+        place["rank"].alias("rank"),
+        place["source"].alias("source"),
+        "event_type",
+        "weight",
     )
 
 
 def outcomes(events: DataFrame, run_date: date) -> DataFrame:
-    """One row per served list and item, as in tables.OUTCOMES, from `joined` events; those of unknown lists are left out.
+    """One row per served list and item, as in tables.OUTCOMES, from `joined` events but those of unknown lists.
 
     Views and clicks are clicks; any other type but impression with weight above 0 is a conversion. An item with none of
     the three (a dislike only) has no row.

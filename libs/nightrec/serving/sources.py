@@ -33,7 +33,8 @@ def als(lists: Lists, items: Catalogue) -> tuple[Scores, None]:
     scores = lists.als.astype(np.float64) @ items.factor_columns.T
     if lists.is_item.any():
         lengths = np.outer(
-            np.linalg.norm(lists.als[lists.is_item].astype(np.float64), axis=1), np.linalg.norm(items.factor_columns, axis=1)
+            np.linalg.norm(lists.als[lists.is_item].astype(np.float64), axis=1),
+            np.linalg.norm(items.factor_columns, axis=1),
         )
         scores[lists.is_item] = np.divide(scores[lists.is_item], lengths, out=np.zeros_like(lengths), where=lengths > 0)
     return _where(scores, lists.has_als, items.has_factors[items.columns]), None
@@ -65,7 +66,9 @@ def cooccurrence(lists: Lists, items: Catalogue) -> tuple[Scores, Explain]:
 
 def text(lists: Lists, items: Catalogue) -> tuple[Scores, Explain]:
     """Cosine of the list's text vector and the item's."""
-    scores = _where(lists.text.astype(np.float64) @ items.vector_columns.T, lists.has_text, items.has_vector[items.columns])
+    scores = _where(
+        lists.text.astype(np.float64) @ items.vector_columns.T, lists.has_text, items.has_vector[items.columns]
+    )
     return scores, lambda rows, columns: _nearest(lists, items, rows, columns)
 
 
@@ -87,7 +90,9 @@ def _nearest(lists: Lists, items: Catalogue, rows: Ints, columns: Ints) -> Ints:
         own = recent.values[np.where(real, recent.offsets[block, None] + entry, 0)]  # lists x entries
         found = np.where(pair, starts[block, None] + place, 0)  # lists x nominated
         item = items.columns[columns[found]]
-        near = np.matmul(items.vectors[item].astype(np.float64), items.vectors[own].astype(np.float64).transpose(0, 2, 1))
+        near = np.matmul(
+            items.vectors[item].astype(np.float64), items.vectors[own].astype(np.float64).transpose(0, 2, 1)
+        )
         speaks = (real & items.has_vector[own])[:, None, :] & (own[:, None, :] != item[:, :, None])
         near = np.where(speaks, near.astype(np.float32), -np.inf)
         nearest = np.take_along_axis(own, near.argmax(axis=2), axis=1)
@@ -115,7 +120,12 @@ def editorial(lists: Lists, items: Catalogue) -> tuple[Scores, None]:
 
 
 SCORERS: dict[str, Scorer] = {
-    "als": als, "cooccurrence": cooccurrence, "text": text, "segment": segment, "popularity": popularity, "editorial": editorial,
+    "als": als,
+    "cooccurrence": cooccurrence,
+    "text": text,
+    "segment": segment,
+    "popularity": popularity,
+    "editorial": editorial,
 }
 
 

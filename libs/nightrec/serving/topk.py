@@ -13,8 +13,8 @@ from nightrec.tables import LADDER, SOURCES
 _LIST = ("list_kind", "list_key")
 _STEPS = tuple(dict.fromkeys(LADDER.values()))
 
-# A score's last bits depend on the machine's kernels and on which rows share a batch. Rounded to 6 decimals, scores that
-# are equal in all but those bits tie, and the item id decides, so that another machine publishes the same order.
+# A score's last bits depend on the machine's kernels and on which rows share a batch. Rounded to 6 decimals, scores
+# that are equal in all but those bits tie, and the item id decides: another machine publishes the same order.
 SCORE_DECIMALS = 6
 
 
@@ -25,19 +25,19 @@ def split(candidates: DataFrame, users: DataFrame) -> tuple[DataFrame, DataFrame
 
 
 def ranked_topk(
-    scored: DataFrame, ladder: DataFrame, items: DataFrame, users: DataFrame, k: int, run_date: date
+    scored: DataFrame, ladder: DataFrame, items: DataFrame, users: DataFrame, *, k: int, run_date: date
 ) -> DataFrame:
     """One row per item of each list, at most `k` of them, as in tables.RANKED_TOPK.
 
     scored: candidates with `score` in (0, 1): ordered by score rounded to 6 decimals, then item id. Their source is the
     candidate's. A score that is not a number comes first, where the audit sees it.
-    ladder: candidates without a score: ordered by the first step of the ladder that nominated the item, then by its rank
-    there, then item id. Score is 1/position, source is the one that nominated the item at that step.
+    ladder: candidates without a score: ordered by the first step of the ladder that nominated the item, then by its
+    rank there, then item id. Score is 1/position, source is the one that nominated the item at that step.
     A list with fewer candidates than `k` is as long as they are; `shortfalls` records it.
     """
     rows = by_score(scored).unionByName(by_ladder(ladder))
     best_first = Window.partitionBy(*_LIST).orderBy(
-        F.col("score").desc_nulls_last(), F.col("_step"), F.col("_place"), F.col("item_id")
+        F.col("score").desc_nulls_last(), F.col("_place"), F.col("item_id")
     )
     cut = rows.withColumn("rank", F.row_number().over(best_first)).where(F.col("rank") <= k)
     score = F.coalesce("score", F.round(1.0 / F.col("rank"), SCORE_DECIMALS))
@@ -51,28 +51,29 @@ def ranked_topk(
 
 
 def by_score(scored: DataFrame) -> DataFrame:
-    """Scored candidates with what orders them."""
-    return scored.select(
-        *_LIST, "item_id", "source", "because_item_id", F.round("score", SCORE_DECIMALS).alias("score"),
-        F.lit(0).alias("_step"), F.lit(0).alias("_place"),
-    )
+    """Scored candidates in the columns of `by_ladder`; all have the same place on the ladder."""
+    score = F.round("score", SCORE_DECIMALS).alias("score")
+    return scored.select(*_LIST, "item_id", "source", "because_item_id", score, F.lit(0).cast("bigint").alias("_place"))
 
 
 def by_ladder(candidates: DataFrame) -> DataFrame:
-    """Candidates with the first step of the ladder that nominated them, the rank there, and that source."""
+    """Candidates with their place on the ladder: its first step that nominated the item, then the rank there.
+
+    `source` is the one that nominated it there; of two sources of one step that rank it alike, the first of SOURCES.
+    """
+    # Step, rank and source as digits of one number: comparing structs of them took twice the time of the whole cut.
     nominations = [
-        F.when(
-            F.col(f"{source}_rank").isNotNull(),
-            F.struct(
-                F.lit(_STEPS.index(LADDER[source])).alias("step"), F.col(f"{source}_rank").alias("place"),
-                F.lit(order).alias("order"), F.lit(source).alias("source"),
-            ),
-        )
+        F.lit((_STEPS.index(LADDER[source]) << 40) + order) + F.col(f"{source}_rank").cast("bigint") * 8
         for order, source in enumerate(SOURCES)
     ]
+    source = F.element_at(F.array(*map(F.lit, SOURCES)), (F.col("_first") % 8 + 1).cast("int"))
     return candidates.withColumn("_first", F.least(*nominations)).select(
-        *_LIST, "item_id", F.col("_first.source").alias("source"), "because_item_id",
-        F.lit(None).cast("double").alias("score"), F.col("_first.step").alias("_step"), F.col("_first.place").alias("_place"),
+        *_LIST,
+        "item_id",
+        source.alias("source"),
+        "because_item_id",
+        F.lit(None).cast("double").alias("score"),
+        F.shiftright("_first", 3).alias("_place"),
     )
 
 
@@ -112,7 +113,7 @@ def with_reason(lists: DataFrame, items: DataFrame, users: DataFrame) -> DataFra
 
 
 def expected_lists(items: DataFrame, users: DataFrame) -> DataFrame:
-    """Every list that should exist, by kind and key: eligible users, their segments, items of the catalogue, everyone."""
+    """Kind and key of every list that should exist: of eligible users, their segments, catalogue items, everyone."""
     eligible = users.where("is_eligible").select(F.lit("user").alias("list_kind"), F.col("user_id").alias("list_key"))
     return eligible.unionByName(expected_other_lists(items, users))
 
@@ -122,11 +123,13 @@ def expected_other_lists(items: DataFrame, users: DataFrame) -> DataFrame:
     eligible = users.where("is_eligible AND segment IS NOT NULL")
     segments = eligible.select(F.lit("segment").alias("list_kind"), F.col("segment").alias("list_key")).distinct()
     similar = items.where("in_catalogue").select(F.lit("item").alias("list_kind"), F.col("item_id").alias("list_key"))
-    everyone = users.sparkSession.range(1).select(F.lit("everyone").alias("list_kind"), F.lit("everyone").alias("list_key"))
+    everyone = users.sparkSession.range(1).select(
+        F.lit("everyone").alias("list_kind"), F.lit("everyone").alias("list_key")
+    )
     return segments.unionByName(similar).unionByName(everyone)
 
 
-def shortfalls(candidates: DataFrame, items: DataFrame, users: DataFrame, k: int, run_date: date) -> DataFrame:
+def shortfalls(candidates: DataFrame, items: DataFrame, users: DataFrame, *, k: int, run_date: date) -> DataFrame:
     """One row per list that should exist and has fewer than `k` candidates, none included, as in tables.SHORTFALLS.
 
     Ranking drops no candidate before the cut, so counting them tells the length of every list without scoring any.
@@ -138,11 +141,23 @@ def shortfalls(candidates: DataFrame, items: DataFrame, users: DataFrame, k: int
         "no source names another"
     )
     cause = F.concat(
-        F.lit("only "), count.cast("string"), F.lit(" of "), F.col("_available").cast("string"), F.lit(" available items: "), others
+        F.lit("only "),
+        count.cast("string"),
+        F.lit(" of "),
+        F.col("_available").cast("string"),
+        F.lit(" available items: "),
+        others,
     )
     return (
-        expected_lists(items, users).join(found, [*_LIST], "left").where(count < k).crossJoin(available)
+        expected_lists(items, users)
+        .join(found, [*_LIST], "left")
+        .where(count < k)
+        .crossJoin(available)
         .select(
-            F.lit(run_date).alias("run_date"), *_LIST, F.lit(k).alias("wanted"), count.alias("found"), cause.alias("cause")
+            F.lit(run_date).alias("run_date"),
+            *_LIST,
+            F.lit(k).alias("wanted"),
+            count.alias("found"),
+            cause.alias("cause"),
         )
     )

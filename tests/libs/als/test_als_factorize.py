@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
+
 from nightrec.als.confidence import pair_weights, with_item_idx, with_user_idx
 from nightrec.als.factorize import item_factors, ratings, trained
 from nightrec.als.fold_in import user_factors
 from nightrec.config import Als
 from nightrec.errors import BadInput
 from nightrec.tables import CLEAN_EVENTS
-from pyspark.sql import functions as F
 
 DAY = dt.date(2026, 3, 10)
 SMALL = Als(rank=5, iterations=5, alpha=5.0, regularisation=0.05)
@@ -32,14 +33,17 @@ def planted() -> list[dict[str, Any]]:
 
 
 def test_pair_weights(rows: Any) -> None:
-    frame = rows(CLEAN_EVENTS, [
-        {"user_id": "a", "item_id": "x", "weight": 1.0},
-        {"user_id": "a", "item_id": "x", "weight": 1.0},  # the same again: a second sign, added
-        {"user_id": "a", "item_id": "x", "weight": 0.0},  # seen, says nothing
-        {"user_id": "a", "item_id": "y", "weight": 0.0},  # nothing but weight 0: no pair
-        {"user_id": "b", "item_id": "x", "weight": 0.5},
-        {"user_id": "b", "item_id": "z", "weight": 1e-9},  # below a millionth: no pair
-    ])
+    frame = rows(
+        CLEAN_EVENTS,
+        [
+            {"user_id": "a", "item_id": "x", "weight": 1.0},
+            {"user_id": "a", "item_id": "x", "weight": 1.0},  # the same again: a second sign, added
+            {"user_id": "a", "item_id": "x", "weight": 0.0},  # seen, says nothing
+            {"user_id": "a", "item_id": "y", "weight": 0.0},  # nothing but weight 0: no pair
+            {"user_id": "b", "item_id": "x", "weight": 0.5},
+            {"user_id": "b", "item_id": "z", "weight": 1e-9},  # below a millionth: no pair
+        ],
+    )
     found = {(r["user_id"], r["item_id"]): r["weight"] for r in pair_weights(frame).toArrow().to_pylist()}
     assert found == {("a", "x"): pytest.approx(math.log(3.0)), ("b", "x"): pytest.approx(math.log(1.5))}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from nightrec.als import fold_in
 from nightrec.als.fold_in import Solver, user_factors
 from nightrec.config import Als
@@ -42,13 +43,18 @@ def test_solver(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
 
 def test_items_the_model_does_not_know(rows: Any) -> None:
     factors = np.eye(6)[:2]
-    items = rows(ALS_ITEM_FACTORS, [{"item_id": name, "factors": row.tolist()} for name, row in zip("xy", factors, strict=True)])
-    events = rows(CLEAN_EVENTS, [
-        {"user_id": "both", "item_id": "x", "weight": 1.0},
-        {"user_id": "both", "item_id": "new", "weight": 9.0},  # came after the training: left out, not counted in n
-        {"user_id": "only-new", "item_id": "new", "weight": 1.0},  # no known item: no row
-        {"user_id": "only-seen", "item_id": "x", "weight": 0.0},  # no weight: no row
-    ])
+    items = rows(
+        ALS_ITEM_FACTORS, [{"item_id": name, "factors": row.tolist()} for name, row in zip("xy", factors, strict=True)]
+    )
+    events = rows(
+        CLEAN_EVENTS,
+        [
+            {"user_id": "both", "item_id": "x", "weight": 1.0},
+            {"user_id": "both", "item_id": "new", "weight": 9.0},  # came after the training: left out, not counted in n
+            {"user_id": "only-new", "item_id": "new", "weight": 1.0},  # no known item: no row
+            {"user_id": "only-seen", "item_id": "x", "weight": 0.0},  # no weight: no row
+        ],
+    )
     found = user_factors(events, items, SETTINGS).toArrow().to_pylist()
     assert [row["user_id"] for row in found] == ["both"]
     np.testing.assert_allclose(found[0]["factors"], written_out(factors, [0], [np.log(2.0)]), atol=1e-6)

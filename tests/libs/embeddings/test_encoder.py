@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from nightrec.config import Encoder as Settings
 from nightrec.embeddings.encoder import Encoder, loaded, verify
 from nightrec.embeddings.users import mix, taste
@@ -55,18 +56,22 @@ def test_revision_is_checked(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist; `make install`"):
         verify(tmp_path, "53aa51172d14")
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
-    with pytest.raises(UsageError, match=r"has revision 53959fa102f3.* says 53aa51172d14; .*encoder.revision = \"53959fa102f3\""):
+    with pytest.raises(
+        UsageError, match=r"has revision 53959fa102f3.* says 53aa51172d14; .*encoder.revision = \"53959fa102f3\""
+    ):
         verify(tmp_path, "53aa51172d14")
 
 
 def test_taste_is_the_weighted_mean_of_known_recent_items() -> None:
     matrix = np.array([[1, 0], [0, 1]], dtype=np.float32)
-    recent = pa.array([
-        ["x", "y"],  # newest x: weights 1 and 1 / 1.1
-        ["gone", "y"],  # an item without a vector: only y speaks
-        [],  # nothing recent
-        ["gone"],  # nothing known of it
-    ])
+    recent = pa.array(
+        [
+            ["x", "y"],  # newest x: weights 1 and 1 / 1.1
+            ["gone", "y"],  # an item without a vector: only y speaks
+            [],  # nothing recent
+            ["gone"],  # nothing known of it
+        ]
+    )
     found = taste(recent, pa.array(["x", "y"]), matrix)
     newest = np.array([1, 1 / 1.1]) / np.hypot(1, 1 / 1.1)
     np.testing.assert_allclose(found, [newest, [0, 1], [0, 0], [0, 0]], rtol=1e-6)

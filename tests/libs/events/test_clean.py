@@ -13,7 +13,6 @@ from pyspark.sql import DataFrame, SparkSession
 from nightrec import raw
 from nightrec.config import Config, Events
 from nightrec.events.clean import classified, clean_events, fate_counts, rejected_events
-from nightrec.tables import CLEAN_EVENTS
 
 DAY = dt.date(2026, 3, 10)
 WEIGHTS = Config().event_weights()
@@ -47,6 +46,7 @@ LINES = {
     event(user_id="b1") + " rubbish": "rejected broken_line",  # Spark alone would take the object and drop the rest
     event(user_id="b2") + event(user_id="b3"): "rejected broken_line",  # and here the second event
     event(user_id="b4", context="no map"): "rejected broken_line",
+    event(user_id="b5") + "," + event(user_id="b6"): "rejected broken_line",
     # ids
     event(user_id=None): "rejected missing_user_id",
     event(user_id=" \u00a0\t"): "rejected missing_user_id",  # white space of any script
@@ -143,10 +143,10 @@ def copies() -> list[tuple[dt.date, str, str]]:
         # a rejected copy takes nothing from the good one
         (before, event(event_id="g", user_id="c6", event_ts="2026-03-09T10:00:00Z", value="?"), "rejected bad_value"),
         (DAY, event(event_id="g", user_id="c6"), "accepted"),
-        # four different events in one hour: all that user's lines of the date, the fifth of another hour and the copy too
+        # four different events in one hour: all that user's lines of the date, those of another hour and copies too
         *((DAY, line, "rejected robot") for line in hour),
         (DAY, event(user_id="robot", event_ts="2026-03-10T20:00:00Z"), "rejected robot"),
-        (DAY, event(user_id="robot", event_ts="2026-03-10T20:00:00Z", sent_ts="2026-03-10T21:00:00Z"), "rejected robot"),
+        (DAY, event(user_id="robot", event_ts="2026-03-10T20:00:00Z", event_id="", sent_ts="x"), "rejected robot"),
         (before, event(user_id="robot", event_ts="2026-03-09T10:00:00Z"), "accepted"),  # but not those of another date
         # what is wrong by itself keeps its own reason
         (DAY, event(user_id="robot", event_type="hover"), "rejected unknown_event_type"),
@@ -161,7 +161,8 @@ def copies() -> list[tuple[dt.date, str, str]]:
 
 def test_copies_and_robots_in_any_order_of_files_and_partitions(spark: SparkSession, tmp_path: Path) -> None:
     planted = copies()
-    keys = [(hashlib.sha256(f"id {name}".encode()).hexdigest()[:32], dt.date(2026, 3, day)) for name, day in (("e", 8), ("f", 11))]
+    seen = {"e": dt.date(2026, 3, 8), "f": dt.date(2026, 3, 11)}
+    keys = [(hashlib.sha256(f"id {name}".encode()).hexdigest()[:32], day) for name, day in seen.items()]
     earlier = spark.createDataFrame(keys, "event_key string, ingest_date date")
     dates = sorted({day for day, _, _ in planted})
     tables = []
@@ -176,7 +177,7 @@ def test_copies_and_robots_in_any_order_of_files_and_partitions(spark: SparkSess
                 write(root, day, *lines[-2::-2], name="part-1.json")
         with classified(raw.events(spark, str(root), dates), earlier, SETTINGS, WEIGHTS) as found:
             assert fates(found.events) == {line: fate for _, line, fate in planted}
-            tables.append(sorted(map(str, clean_events(found.events).select(CLEAN_EVENTS.names).toArrow().to_pylist())))
+            tables.append(sorted(map(str, clean_events(found.events).toArrow().to_pylist())))
     assert tables[0] == tables[1]
 
 

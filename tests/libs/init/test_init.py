@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as pa_dataset
 import pyarrow.parquet as pq
 import pytest
+
 from nightrec import config
 from nightrec.errors import BadInput, UsageError
 from nightrec.init import Deployment, create, summary
@@ -33,7 +34,7 @@ def written(made: Deployment) -> dict[str, list[dict[str, object]]]:
 
 
 def movielens(path: Path) -> Path:
-    """u.data's shape: no header, tabs, user, item, rating, epoch seconds; a row per user, item and day, hours rising."""
+    """u.data's shape: no header, tabs, user, item, rating, epoch seconds; a row per user, item and day."""
     rows = [
         (str(900 + user), str(10 + item), str(1 + (user + item) % 5), str(epoch(f"2026-01-{day:02}", item)))
         for day in range(1, 11)
@@ -55,8 +56,12 @@ def test_headerless_movielens_is_guessed_right(tmp_path: Path) -> None:
     assert made.night == dt.date(2026, 1, 10)
     first = written(made)["2026-01-01"][0]
     assert first == {
-        "user_id": "900", "item_id": "11", "event_type": "rating", "event_ts": "2026-01-01T01:00:00.000000Z", "value": 2.0,
-    }  # fmt: skip
+        "user_id": "900",
+        "item_id": "11",
+        "event_type": "rating",
+        "event_ts": "2026-01-01T01:00:00.000000Z",
+        "value": 2.0,
+    }
     settings = config.load(made.config)
     assert settings.candidates.repeats_allowed and settings.ranker.horizon_days == 1
     assert settings.paths.raw == str(made.raw.resolve())
@@ -102,10 +107,13 @@ def test_parquet_with_typed_columns(tmp_path: Path) -> None:
     table = pa.table(
         {
             # what pandas makes of ids beside a missing one
-            "CustomerID": pa.array([17850.0, None, 17851.0]), "StockCode": ["85123A", "71053", "日本"],
-            "InvoiceDate": pa.array(times), "Quantity": pa.array([6, -1, 2]), "tags": [["a"], [], None],
+            "CustomerID": pa.array([17850.0, None, 17851.0]),
+            "StockCode": ["85123A", "71053", "日本"],
+            "InvoiceDate": pa.array(times),
+            "Quantity": pa.array([6, -1, 2]),
+            "tags": [["a"], [], None],
         }
-    )  # fmt: skip
+    )
     pq.write_table(table, tmp_path / "log.parquet")
     made = create(tmp_path / "log.parquet", tmp_path / "out")
     days = written(made)
@@ -113,9 +121,12 @@ def test_parquet_with_typed_columns(tmp_path: Path) -> None:
     assert [row["user_id"] for row in days["2026-03-02"]] == ["17850", "17851"]
     assert days["2026-03-02"][1]["item_id"] == "日本"
     assert days["2026-03-01"][0] == {
-        "user_id": None, "item_id": "71053", "event_type": "purchase", "event_ts": "2026-03-01T23:59:00.000000Z",
+        "user_id": None,
+        "item_id": "71053",
+        "event_type": "purchase",
+        "event_ts": "2026-03-01T23:59:00.000000Z",
         "value": -1.0,
-    }  # fmt: skip
+    }
 
 
 def test_json_lines_gzip_and_double_colons_and_recbole(tmp_path: Path) -> None:
@@ -151,10 +162,13 @@ def test_dates_of_a_country(tmp_path: Path) -> None:
 def test_two_times_are_a_question(tmp_path: Path) -> None:
     file = tmp_path / "two.csv"
     file.write_text(
-        "user_id;item_id;created_at;occurred_at\n1;2;2026-01-01 10:00;2026-01-01 09:00\n1;3;2026-01-02 10:00;2026-01-02 09:00\n",
+        "user_id;item_id;created_at;occurred_at\n"
+        "1;2;2026-01-01 10:00;2026-01-01 09:00\n1;3;2026-01-02 10:00;2026-01-02 09:00\n",
         encoding="utf-8",
     )
-    with pytest.raises(UsageError, match=r"'created_at' and 'occurred_at' fit the time equally well.*--time created_at"):
+    with pytest.raises(
+        UsageError, match=r"'created_at' and 'occurred_at' fit the time equally well.*--time created_at"
+    ):
         create(file, tmp_path / "out")
     made = create(file, tmp_path / "out", {"time": "occurred_at"})
     assert written(made)["2026-01-01"][0]["event_ts"] == "2026-01-01T09:00:00.000000Z"

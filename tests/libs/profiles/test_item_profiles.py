@@ -20,8 +20,13 @@ def at(day: int, hour: int = 12, minute: int = 0) -> dt.datetime:
 
 def event(user: str, item: str, when: dt.datetime, weight: float = 1.0, **more: Any) -> dict[str, Any]:
     return {
-        "user_id": user, "item_id": item, "event_ts": when, "event_date": when.date(), "weight": weight,
-        "event_type": "view", **more,
+        "user_id": user,
+        "item_id": item,
+        "event_ts": when,
+        "event_date": when.date(),
+        "weight": weight,
+        "event_type": "view",
+        **more,
     }
 
 
@@ -37,21 +42,26 @@ def by_id(frame: Any) -> dict[str, dict[str, Any]]:
 
 
 def test_counts_windows_and_nothing_later(rows: Any, spark: Any) -> None:
-    events = rows(CLEAN_EVENTS, [
-        event("u1", "a", at(10, 23, 59)),  # the last minute of the night
-        event("u1", "a", at(9)),  # the same user again: an event more, not a user more
-        event("u2", "a", at(4, 0, 0)),  # the first moment of the 7 days
-        event("u3", "a", at(3, 23, 59)),  # the last minute before them: counts, but not as recent
-        event("u4", "a", at(8), weight=0.0),  # seen, not liked: no sign of interest
-        event("u5", "a", at(11, 0, 0)),  # a fast clock: dated after the night, so it changes nothing
-        event("u1", "b", at(8)),  # one recent user where a has two
-        event("u1", "shown", at(8), weight=0.0),  # known from the events, without a count
-        event("u5", "tomorrow", at(11)),  # an item known only from after the night
-    ])
+    events = rows(
+        CLEAN_EVENTS,
+        [
+            event("u1", "a", at(10, 23, 59)),  # the last minute of the night
+            event("u1", "a", at(9)),  # the same user again: an event more, not a user more
+            event("u2", "a", at(4, 0, 0)),  # the first moment of the 7 days
+            event("u3", "a", at(3, 23, 59)),  # the last minute before them: counts, but not as recent
+            event("u4", "a", at(8), weight=0.0),  # seen, not liked: no sign of interest
+            event("u5", "a", at(11, 0, 0)),  # a fast clock: dated after the night, so it changes nothing
+            event("u1", "b", at(8)),  # one recent user where a has two
+            event("u1", "shown", at(8), weight=0.0),  # known from the events, without a count
+            event("u5", "tomorrow", at(11)),  # an item known only from after the night
+        ],
+    )
     found = by_id(item_profiles(None, events, NIGHT, recent_days=7))
     assert set(found) == {"a", "b", "shown"}
-    counts = {key: tuple(row[n] for n in ("event_count", "user_count", "recent_user_count", "popularity_share"))
-              for key, row in found.items()}
+    counts = {
+        key: tuple(row[n] for n in ("event_count", "user_count", "recent_user_count", "popularity_share"))
+        for key, row in found.items()
+    }
     assert counts == {"a": (4, 3, 2, 1.0), "b": (1, 1, 1, 0.5), "shown": (0, 0, 0, 0.0)}
     assert (found["a"]["first_event_ts"], found["a"]["last_event_ts"]) == (at(3, 23, 59), at(10, 23, 59))
     assert found["shown"]["first_event_ts"] is None
@@ -61,33 +71,54 @@ def test_counts_windows_and_nothing_later(rows: Any, spark: Any) -> None:
 
 
 def test_catalogue_availability_and_text(rows: Any, spark: Any) -> None:
-    catalogue = spark.createDataFrame([
-        # Everything said, untidily; the description is cut after 200 characters.
-        listing("full", "  Red \n shoes ", description="word " * 60, categories=["Shoes", None, " ", "Boots", "Shoes"],
-                tags=["new"], attributes={"size": "41"}),
-        listing("blank", " "),  # no title: the id stands for it
-        listing("ends", available_until=at(11, 0, 0)),  # ends on the day the lists are read: still there
-        listing("ended", available_until=at(10, 23, 59)),  # ended the night before
-        listing("starts", available_from=at(11, 23, 0)),  # starts on that day
-        listing("later", available_from=at(12, 0, 0)),  # starts the day after
-    ], CATALOGUE)
-    events = rows(CLEAN_EVENTS, [
-        event("u1", "full", at(9)),
-        event("u1", "gone", at(9)),  # used, but no longer in the catalogue
-        event("u2", "gone", at(9)),
-    ])
+    catalogue = spark.createDataFrame(
+        [
+            # Everything said, untidily; the description is cut after 200 characters.
+            listing(
+                "full",
+                "  Red \n shoes ",
+                description="word " * 60,
+                categories=["Shoes", None, " ", "Boots", "Shoes"],
+                tags=["new"],
+                attributes={"size": "41"},
+            ),
+            listing("blank", " "),  # no title: the id stands for it
+            listing("ends", available_until=at(11, 0, 0)),  # ends on the day the lists are read: still there
+            listing("ended", available_until=at(10, 23, 59)),  # ended the night before
+            listing("starts", available_from=at(11, 23, 0)),  # starts on that day
+            listing("later", available_from=at(12, 0, 0)),  # starts the day after
+        ],
+        CATALOGUE,
+    )
+    events = rows(
+        CLEAN_EVENTS,
+        [
+            event("u1", "full", at(9)),
+            event("u1", "gone", at(9)),  # used, but no longer in the catalogue
+            event("u2", "gone", at(9)),
+        ],
+    )
     found = by_id(item_profiles(catalogue, events, NIGHT, recent_days=7))
     flags = {key: (row["in_catalogue"], row["is_available"]) for key, row in found.items()}
     assert flags == {
-        "full": (True, True), "blank": (True, True), "ends": (True, True), "ended": (True, False),
-        "starts": (True, True), "later": (True, False), "gone": (False, False),
+        "full": (True, True),
+        "blank": (True, True),
+        "ends": (True, True),
+        "ended": (True, False),
+        "starts": (True, True),
+        "later": (True, False),
+        "gone": (False, False),
     }
     full = found["full"]
     assert (full["title"], full["categories"], full["tags"]) == ("Red shoes", ["Shoes", "Boots"], ["new"])
     # Categories sorted: another order in the catalogue is no new text.
     assert full["text"] == "Red shoes. Boots, Shoes. new. " + " ".join(["word"] * 40)
     assert full["text_hash"] == hashlib.sha256(full["text"].encode()).hexdigest()
-    assert (full["popularity_share"], found["gone"]["popularity_share"], found["ends"]["popularity_share"]) == (0.5, 1.0, 0.0)
+    assert (full["popularity_share"], found["gone"]["popularity_share"], found["ends"]["popularity_share"]) == (
+        0.5,
+        1.0,
+        0.0,
+    )
     assert (found["blank"]["text"], found["ends"]["event_count"]) == ("blank", 0)
 
 

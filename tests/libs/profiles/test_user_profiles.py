@@ -16,8 +16,13 @@ def at(day: int, hour: int = 12, minute: int = 0, month: int = 3) -> dt.datetime
 
 def event(user: str, item: str, when: dt.datetime, weight: float = 1.0, **more: Any) -> dict[str, Any]:
     return {
-        "user_id": user, "item_id": item, "event_ts": when, "event_date": when.date(), "weight": weight,
-        "event_type": "view", **more,
+        "user_id": user,
+        "item_id": item,
+        "event_ts": when,
+        "event_date": when.date(),
+        "weight": weight,
+        "event_type": "view",
+        **more,
     }
 
 
@@ -30,24 +35,30 @@ def profiles(snapshot: Any, events: Any, items: Any, **more: Any) -> dict[str, d
 
 
 def test_activity_affinities_and_text(rows: Any, spark: Any) -> None:
-    items = rows(ITEM_PROFILES, [
-        {"item_id": "a", "categories": ["War", "Drama"]},  # half an event to each
-        {"item_id": "b", "categories": ["Drama", "Comedy", "Art"]},  # a third to each
-        {"item_id": "c", "categories": []},  # no category: its events are part of the whole, of no share
-        {"item_id": "d", "categories": ["Art"]},
-    ])
-    events = rows(CLEAN_EVENTS, [
-        event("u", "a", at(4, 0, 0), text=" loved \n it "),  # the first moment of the 7 days
-        event("u", "b", at(10, 23, 59), text="x" * 200),  # the night's last minute; a remark is cut at 120
-        event("u", "c", at(3, 23, 59)),  # the last minute before the 7 days
-        event("u", "c", at(9)),  # again: one item, which now is the second newest, with d
-        event("u", "d", at(9)),  # the same time as c: the tie goes to the smaller id
-        event("u", "e", at(8), weight=0.0, text="hated it"),  # no sign of interest, nor are its words
-        event("u", "f", at(11, 0, 0), text="tomorrow"),  # dated after the night: changes nothing
-        event("ghost", "a", at(11)),  # a user known only from after the night
-        event("tie", "a", at(9)),  # War and Drama have equal shares: the favourite is the first by name
-        event("saw", "a", at(9), weight=0.0),  # came by without a sign of interest
-    ])
+    items = rows(
+        ITEM_PROFILES,
+        [
+            {"item_id": "a", "categories": ["War", "Drama"]},  # half an event to each
+            {"item_id": "b", "categories": ["Drama", "Comedy", "Art"]},  # a third to each
+            {"item_id": "c", "categories": []},  # no category: its events are part of the whole, of no share
+            {"item_id": "d", "categories": ["Art"]},
+        ],
+    )
+    events = rows(
+        CLEAN_EVENTS,
+        [
+            event("u", "a", at(4, 0, 0), text=" loved \n it "),  # the first moment of the 7 days
+            event("u", "b", at(10, 23, 59), text="x" * 200),  # the night's last minute; a remark is cut at 120
+            event("u", "c", at(3, 23, 59)),  # the last minute before the 7 days
+            event("u", "c", at(9)),  # again: one item, which now is the second newest, with d
+            event("u", "d", at(9)),  # the same time as c: the tie goes to the smaller id
+            event("u", "e", at(8), weight=0.0, text="hated it"),  # no sign of interest, nor are its words
+            event("u", "f", at(11, 0, 0), text="tomorrow"),  # dated after the night: changes nothing
+            event("ghost", "a", at(11)),  # a user known only from after the night
+            event("tie", "a", at(9)),  # War and Drama have equal shares: the favourite is the first by name
+            event("saw", "a", at(9), weight=0.0),  # came by without a sign of interest
+        ],
+    )
     found = profiles(None, events, items)
     assert set(found) == {"u", "tie", "saw"}
     user = found["u"]
@@ -64,21 +75,37 @@ def test_activity_affinities_and_text(rows: Any, spark: Any) -> None:
 
 
 def test_snapshot_segment_and_eligibility(rows: Any, spark: Any) -> None:
-    snapshot = spark.createDataFrame([
-        ("new", {"job": " nurse ", "age": "30", "note": ""}, ["x", None, "x"]),  # in the snapshot, never active
-        ("old", {"age": "50"}, None),  # last seen 31 days ago
-        ("both", {"job": "cook"}, None),
-    ], SNAPSHOT)
+    snapshot = spark.createDataFrame(
+        [
+            ("new", {"job": " nurse ", "age": "30", "note": ""}, ["x", None, "x"]),  # in the snapshot, never active
+            ("old", {"age": "50"}, None),  # last seen 31 days ago
+            ("both", {"job": "cook"}, None),
+        ],
+        SNAPSHOT,
+    )
     items = rows(ITEM_PROFILES, [{"item_id": "a", "categories": ["Art"]}])
-    events = rows(CLEAN_EVENTS, [
-        event("old", "a", at(7, month=2)),
-        event("edge", "a", at(8, month=2)),  # 30 days: still eligible; not in the snapshot
-        event("both", "a", at(9)),
-    ])
+    events = rows(
+        CLEAN_EVENTS,
+        [
+            event("old", "a", at(7, month=2)),
+            event("edge", "a", at(8, month=2)),  # 30 days: still eligible; not in the snapshot
+            event("both", "a", at(9)),
+        ],
+    )
     found = profiles(snapshot, events, items, segment_attribute="job")
-    assert {key: row["is_eligible"] for key, row in found.items()} == {"new": True, "old": False, "edge": True, "both": True}
+    assert {key: row["is_eligible"] for key, row in found.items()} == {
+        "new": True,
+        "old": False,
+        "edge": True,
+        "both": True,
+    }
     # The attribute where it is known, else the favourite category.
-    assert {key: row["segment"] for key, row in found.items()} == {"new": "nurse", "old": "Art", "edge": "Art", "both": "cook"}
+    assert {key: row["segment"] for key, row in found.items()} == {
+        "new": "nurse",
+        "old": "Art",
+        "edge": "Art",
+        "both": "cook",
+    }
     new = found["new"]
     assert (new["blocked_items"], found["old"]["blocked_items"]) == (["x"], [])
     assert (new["event_count"], new["days_since_last"], new["category_shares"]) == (0, None, [])

@@ -43,19 +43,24 @@ def build(candidates, items, users, done, split="valid", share=1.0):
 
 def test_who_counts_and_what_is_positive(rows, users, events):
     lists = [(user, item) for user in ("old", "silent", "new") for item in ("a", "b")]
-    candidates = rows(CANDIDATES, [{"list_kind": "user", "list_key": user, "item_id": item, "als_rank": 1} for user, item in lists])
+    candidates = rows(CANDIDATES, [
+        {"list_kind": "user", "list_key": user, "item_id": item, "als_rank": 1} for user, item in lists
+    ])
     items = rows(ITEM_PROFILES, [{"item_id": "a"}, {"item_id": "b"}])
     done = acted(users, events)
     frame = build(candidates, items, users, done)
     assert frame.columns == RANKER_EXAMPLES.names
-    found = [(row.user_id, row.item_id, row.label, row.cut_date, row.split) for row in frame.orderBy("item_id").collect()]
+    found = [
+        (row.user_id, row.item_id, row.label, row.cut_date, row.split) for row in frame.orderBy("item_id").collect()
+    ]
     assert found == [("old", "a", 1.0, CUT, "valid"), ("old", "b", 0.0, CUT, "valid")]
     assert missed([done], found=1) == 1
 
 
 def test_training_keeps_every_positive_and_a_stable_share_of_the_others(rows, users, spark):
+    given = ("list_kind", "list_key", "item_id")
     candidates = spark.range(2000).select(
-        *(F.lit(None).cast(f.dataType).alias(f.name) for f in CANDIDATES.schema() if f.name not in ("list_kind", "list_key", "item_id")),
+        *(F.lit(None).cast(c.type).alias(c.name) for c in CANDIDATES.columns if c.name not in given),
         F.lit("user").alias("list_kind"), F.lit("old").alias("list_key"), F.col("id").cast("string").alias("item_id"),
     )
     items = rows(ITEM_PROFILES, [{"item_id": "0"}])
@@ -69,7 +74,7 @@ def test_training_keeps_every_positive_and_a_stable_share_of_the_others(rows, us
 
 def test_no_positive_says_what_to_do(rows):
     only_train = rows(RANKER_EXAMPLES, [{"split": "train", "label": 1.0}, {"split": "valid", "label": 0.0}])
-    with pytest.raises(BadInput, match=r"as of 2026-03-10: no valid example .* 14 days .* later date, or set a shorter ranker.horizon"):
+    with pytest.raises(BadInput, match=r"2026-03-10: no valid example .* 14 days .* later date, or set a shorter"):
         checked(only_train, AS_OF, 14)
     with pytest.raises(BadInput, match="no train example and no valid example"):
         checked(only_train.limit(0), AS_OF, 14)

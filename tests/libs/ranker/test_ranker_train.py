@@ -52,7 +52,8 @@ def examples(tmp_path_factory) -> Path:
 
 
 def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS):
-    return on_executors(spark, partial(train, partial(pq.read_table, file), settings), processes, settings.start_timeout_s)
+    trainer = partial(train, partial(pq.read_table, file), settings)
+    return on_executors(spark, trainer, processes, settings.start_timeout_s)
 
 
 def test_one_and_two_processes_walk_the_same_path(spark, examples, tmp_path):
@@ -97,7 +98,7 @@ def test_the_message_of_a_failing_rank_reaches_the_driver(spark):
         hvd.allreduce(torch.ones(1))
 
     started = time.monotonic()
-    with pytest.raises(NightrecError, match=r"(?s)training process 1 of 2 failed:.*ZeroDivisionError: rank one had no luck"):
+    with pytest.raises(NightrecError, match=r"(?s)process 1 of 2 failed:.*ZeroDivisionError: rank one had no luck"):
         on_executors(spark, one_fails, 2, 60)
     assert time.monotonic() - started < 30
 
@@ -139,5 +140,5 @@ def test_a_killed_rank_ends_the_run_and_the_next_one_works(spark):
 
 
 def test_too_few_slots_is_said_at_once(spark):
-    with pytest.raises(UsageError, match=r"ranker.processes = 3, but the session on local\[2\] has 2 task slots; give it more"):
+    with pytest.raises(UsageError, match=r"ranker.processes = 3, but the session on local\[2\] has 2 task slots; give"):
         on_executors(spark, lambda: None, 3, 60)

@@ -6,6 +6,8 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
+
 from nightrec.config import Config, Paths, Spark
 from nightrec.store import Store
 from nightrec.tables import (
@@ -17,7 +19,6 @@ from nightrec.tables import (
     SHORTFALLS,
     USER_PROFILES,
 )
-from pyspark.sql import SparkSession
 
 BEFORE, TONIGHT = dt.date(2026, 3, 9), dt.date(2026, 3, 10)
 TITLES = {"a": "Alien [1979]", "b": "Brazil", "c": "Charade", "d": "Duck Soup", "雪": "雪国"}
@@ -26,19 +27,34 @@ TITLES = {"a": "Alien [1979]", "b": "Brazil", "c": "Charade", "d": "Duck Soup", 
 def event(day: dt.date, hour: int, user: str, item: str, key: str) -> dict[str, Any]:
     stamp = dt.datetime(day.year, day.month, day.day, hour, tzinfo=dt.UTC)
     return {
-        "ingest_date": day, "event_key": key, "user_id": user, "item_id": item, "event_type": "rating", "event_ts": stamp,
-        "event_date": day, "value": 4.0, "weight": 1.0, "is_late": False,
-    }  # fmt: skip
+        "ingest_date": day,
+        "event_key": key,
+        "user_id": user,
+        "item_id": item,
+        "event_type": "rating",
+        "event_ts": stamp,
+        "event_date": day,
+        "value": 4.0,
+        "weight": 1.0,
+        "is_late": False,
+    }
 
 
 def ranked(night: dt.date, kind: str, key: str, list_id: str, items: str) -> list[dict[str, Any]]:
     return [
         {
-            "run_date": night, "list_kind": kind, "list_key": key, "list_id": list_id, "rank": place + 1, "item_id": item,
-            "score": 1.0 / (place + 1), "source": "als", "reason": f"because of [{item}]",
+            "run_date": night,
+            "list_kind": kind,
+            "list_key": key,
+            "list_id": list_id,
+            "rank": place + 1,
+            "item_id": item,
+            "score": 1.0 / (place + 1),
+            "source": "als",
+            "reason": f"because of [{item}]",
         }
         for place, item in enumerate(items)
-    ]  # fmt: skip
+    ]
 
 
 def published(rows: list[dict[str, Any]], changed: dt.date) -> dict[str, Any]:
@@ -81,16 +97,39 @@ def deployment(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
     events += [event(TONIGHT, 10, "ann", "a", "tie"), event(late, 1, "ann", "a", "later")]
     events += [event(BEFORE, 1, "böb", "a", "b1")]
     store.put(CLEAN_EVENTS, events, {"ingest_date": [BEFORE, TONIGHT, late]})
-    empty: dict[str, Any] = {"categories": [], "tags": [], "in_catalogue": True, "is_available": True, "text": "", "text_hash": ""}
+    empty: dict[str, Any] = {
+        "categories": [],
+        "tags": [],
+        "in_catalogue": True,
+        "is_available": True,
+        "text": "",
+        "text_hash": "",
+    }
     counts = {"event_count": 0, "user_count": 0, "recent_user_count": 0, "popularity_share": 0.0}
-    profiles = [{"run_date": TONIGHT, "item_id": item, "title": title} | empty | counts for item, title in TITLES.items()]
+    profiles = [
+        {"run_date": TONIGHT, "item_id": item, "title": title} | empty | counts for item, title in TITLES.items()
+    ]
     store.put(ITEM_PROFILES, profiles, {"run_date": TONIGHT})
-    user = {"blocked_items": [], "event_count": 0, "item_count": 0, "recent_event_count": 0, "recent_items": [], "category_shares": {}}
+    user = {
+        "blocked_items": [],
+        "event_count": 0,
+        "item_count": 0,
+        "recent_event_count": 0,
+        "recent_items": [],
+        "category_shares": {},
+    }
     eligible = {"ann": True, "böb": True, "cy": False, "o'neil \\ x": True}
     people = [{"run_date": TONIGHT, "user_id": name, "is_eligible": fit} | user for name, fit in eligible.items()]
     store.put(USER_PROFILES, people, {"run_date": TONIGHT})
     store.put(RANKED_TOPK, LISTS[BEFORE] + LISTS[TONIGHT], {"run_date": [BEFORE, TONIGHT]})
-    short = {"run_date": TONIGHT, "list_kind": "user", "list_key": "böb", "wanted": 4, "found": 0, "cause": "all blocked"}
+    short = {
+        "run_date": TONIGHT,
+        "list_kind": "user",
+        "list_key": "böb",
+        "wanted": 4,
+        "found": 0,
+        "cause": "all blocked",
+    }
     store.put(SHORTFALLS, [short], {"run_date": TONIGHT})
     tonight = LISTS[TONIGHT]
     served = [published(tonight[:4], TONIGHT), published(tonight[4:6], TONIGHT), published(tonight[6:], BEFORE)]

@@ -8,10 +8,11 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console, RenderableType
+
 from nightrec.config import Config
 from nightrec.errors import UsageError
 from nightrec.report.books import Line, as_dict, balance, balance_text, lines, render
-from rich.console import Console, RenderableType
 
 BEFORE, TONIGHT = dt.date(2026, 3, 9), dt.date(2026, 3, 10)
 
@@ -25,7 +26,14 @@ def text(what: RenderableType) -> str:
 def test_all_nights_balance(deployment: Config) -> None:
     ledger = lines(deployment.paths.warehouse)
     found = balance(ledger)
-    assert (found.dates, found.read, found.accepted, found.late, found.duplicate, found.rejected) == (2, 32, 25, 1, 2, 4)
+    assert (found.dates, found.read, found.accepted, found.late, found.duplicate, found.rejected) == (
+        2,
+        32,
+        25,
+        1,
+        2,
+        4,
+    )
     assert found.is_balanced and found.reasons == {"broken_line": 3, "robot": 1}
     seen = text(render(ledger))
     assert "Raw lines of 2 ingest dates: 32 read = 25 accepted, 1 late, 2 duplicate, 4 rejected  ✓ balanced" in seen
@@ -65,7 +73,13 @@ def test_an_empty_date_balances() -> None:
 def test_for_machines(deployment: Config) -> None:
     answer = json.loads(json.dumps(as_dict(lines(deployment.paths.warehouse))))
     assert answer["clean_events"]["is_balanced"] is True
-    assert {"run_date": "2026-03-10", "stage": "published_topk", "fate": "written", "reason": "published_topk", "row_count": 2} in answer["ledger"]
+    assert {
+        "run_date": "2026-03-10",
+        "stage": "published_topk",
+        "fate": "written",
+        "reason": "published_topk",
+        "row_count": 2,
+    } in answer["ledger"]
 
 
 def test_no_books(tmp_path: Path) -> None:

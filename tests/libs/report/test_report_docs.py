@@ -7,12 +7,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
+
 from nightrec.config import Config
 from nightrec.pipeline import STAGES
 from nightrec.report import docs
 from nightrec.settings import literal, toml
 from nightrec.tables import TABLES
-from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -10,31 +10,49 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from nightrec.config import Config
 from nightrec.night import Books
 from nightrec.report import night as report
 from nightrec.report.books import Line
-from rich.console import Console
 
 TONIGHT = dt.date(2026, 3, 10)
 
 
 def test_a_stage_in_a_line() -> None:
     lines = (
-        ("accepted", "", 7), ("read", "", 10), ("rejected", "bad_time", 1), ("rejected", "robot", 2),
-        ("written", "clean_events", 7), ("written", "rejected_events", 3), ("read", "", 5),
-    )  # fmt: skip
+        ("accepted", "", 7),
+        ("input", "ledger", 1),
+        ("read", "", 10),
+        ("rejected", "bad_time", 1),
+        ("rejected", "robot", 2),
+        ("written", "clean_events", 7),
+        ("written", "rejected_events", 3),
+        ("read", "", 5),
+        ("late", "", 0),
+        ("unchanged", "lists", 4),
+    )
     line = report.stage_line(Books("clean_events", TONIGHT, lines, 1.26))
     assert line == (
-        "clean_events      2026-03-10     1.3 s  read 15, written 7, written to rejected_events 3, accepted 7, rejected 3"
+        "clean_events      2026-03-10     1.3 s  in        16  out        10  accepted 7, unchanged lists 4, rejected 3"
     )
-    assert report.stage_line(Books("export", TONIGHT, (), 0.0)).endswith("0.0 s")
+    assert report.stage_line(Books("export", TONIGHT, (), 0.0)).endswith("in         0  out         0")
 
 
 def test_three_users_most_median_fewest_and_the_rest_by_id(deployment: Config) -> None:
     # only Ann acted on the night; the place left is the other user with a list; nobody else has one
     assert report.three_users(deployment, TONIGHT) == ["ann", "o'neil \\ x"]
     assert report.three_users(deployment, dt.date(2026, 1, 1)) == ["ann", "o'neil \\ x"]
+
+
+def test_the_spread_of_users() -> None:
+    counts = {"d": 1, "a": 3, "b": 9, "e": 1, "c": 3}
+    # by count: b 9, a 3, c 3 (the tie by id), d 1, e 1
+    assert report.spread(counts, [*counts, "f"]) == ["b", "c", "e"]
+    assert report.spread(dict(reversed(counts.items())), []) == ["b", "c", "e"]
+    assert report.spread({"b": 1, "a": 1}, "abcd") == ["a", "b", "c"]
+    assert report.spread({}, []) == []
 
 
 def test_what_was_published() -> None:
@@ -51,7 +69,9 @@ def test_what_was_published() -> None:
 def test_quality_does_not_claim_more_than_it_knows() -> None:
     said = report.quality_line(report.Quality(41, 10, 14, 0.1234, 0.2, 0.1, 0.15))
     assert said.startswith("An illustration, not a measure") and "41 users" in said and "NDCG@10 0.123" in said
-    assert "nobody" in report.quality_line(None) and "nobody" in report.quality_line(report.Quality(0, 10, 14, 0, 0, 0, 0))
+    assert "nobody" in report.quality_line(None) and "nobody" in report.quality_line(
+        report.Quality(0, 10, 14, 0, 0, 0, 0)
+    )
 
 
 def test_the_end_of_a_night(deployment: Config) -> None:

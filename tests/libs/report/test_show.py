@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
 from nightrec.config import Config
 from nightrec.errors import UsageError
 from nightrec.report.show import Shown, render, show
-from rich.console import Console
 
 BEFORE, TONIGHT = dt.date(2026, 3, 9), dt.date(2026, 3, 10)
 
@@ -44,7 +45,7 @@ def test_the_first_night_has_nothing_to_compare_with(deployment: Config) -> None
     page = show(deployment, "ann", BEFORE)
     assert (page.event_count, page.night_before) == (0, None)
     assert "first night" in text(page)
-    # it was superseded by tonight's, and the page says so; items have no profiles that night: their ids stand for titles
+    # it was superseded by tonight's, and the page says so; items without a profile that night go by their ids
     assert page.notes == ("readers are served another list, of 2026-03-10",)
     assert [item.title for item in page.items] == ["b", "c", "d", "a"]
 
@@ -62,7 +63,7 @@ def test_an_id_may_hold_quotes(deployment: Config) -> None:
 
 
 def test_unknown_user_and_night(deployment: Config, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no user 'anne'.*near it: ann,"):
+    with pytest.raises(UsageError, match=r"no user 'anne'.*near it: ann,"):
         show(deployment, "anne")
     with pytest.raises(UsageError, match="no lists of 2026-01-01; there are some of 2026-03-09, 2026-03-10"):
         show(deployment, "ann", dt.date(2026, 1, 1))

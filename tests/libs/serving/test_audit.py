@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from test_topk import fingerprint
+
 from nightrec.config import Audit
 from nightrec.errors import AuditRefused
-from nightrec.serving.audit import Rules, audit, checks, content_row, refuse, require_audited
+from nightrec.serving.audit import audit
+from nightrec.serving.verdict import Rules, checks, content_row, refuse, require_audited
 from nightrec.tables import CLEAN_EVENTS, ITEM_PROFILES, RANKED_TOPK, SHORTFALLS, USER_PROFILES
-from test_topk import fingerprint
 
 NIGHT = dt.date(2026, 3, 10)
 K = 2
@@ -23,8 +25,17 @@ Night = dict[Any, list[dict[str, Any]]]
 
 def ranked(kind: str, key: str, *items: str) -> list[dict[str, Any]]:
     return [
-        {"run_date": NIGHT, "list_kind": kind, "list_key": key, "list_id": fingerprint(kind, key, *items), "rank": n, "item_id": item,
-         "score": 1 / n, "source": "als", "reason": "-"}
+        {
+            "run_date": NIGHT,
+            "list_kind": kind,
+            "list_key": key,
+            "list_id": fingerprint(kind, key, *items),
+            "rank": n,
+            "item_id": item,
+            "score": 1 / n,
+            "source": "als",
+            "reason": "-",
+        }
         for n, item in enumerate(items, 1)
     ]
 
@@ -43,7 +54,11 @@ GOOD: Night = {
         *(row for key in USERS for row in ranked("user", key, "a", "b")),
         *ranked("user", "few", "d"),
         *ranked("segment", "s", "a", "b"),
-        *(row for key, items in {"a": "bc", "b": "ad", "c": "ab", "d": "ab"}.items() for row in ranked("item", key, *items)),
+        *(
+            row
+            for key, items in {"a": "bc", "b": "ad", "c": "ab", "d": "ab"}.items()
+            for row in ranked("item", key, *items)
+        ),
         *ranked("everyone", "everyone", "a", "b"),
     ],
     SHORTFALLS: [
@@ -57,8 +72,10 @@ GOOD: Night = {
         {"item_id": "gone", "in_catalogue": False, "is_available": False},
     ],
     USER_PROFILES: [
-        *(user(key) for key in USERS if key != "u8"), user("u8", blocked_items=["d"]),
-        user("few", blocked_items=["a", "b"]), user("none", blocked_items=["a", "b", "c", "d"]),
+        *(user(key) for key in USERS if key != "u8"),
+        user("u8", blocked_items=["d"]),
+        user("few", blocked_items=["a", "b"]),
+        user("none", blocked_items=["a", "b", "c", "d"]),
         user("idle", is_eligible=False, segment="of nobody eligible"),
     ],
     CLEAN_EVENTS: [
@@ -72,7 +89,7 @@ GOOD: Night = {
 
 def run(rows: Any, night: Night, rules: Rules = RULES) -> dict[str, dict[str, Any]]:
     tables = (RANKED_TOPK, SHORTFALLS, ITEM_PROFILES, USER_PROFILES, CLEAN_EVENTS)
-    results = audit(*(rows(table, night[table]) for table in tables), rules, NIGHT)
+    results = audit(*(rows(table, night[table]) for table in tables), rules=rules, run_date=NIGHT)
     assert len({row["check_name"] for row in results}) == len(results)
     return {row["check_name"]: row for row in results}
 
@@ -122,15 +139,19 @@ def without_many_users(night: Night) -> None:
         drop(RANKED_TOPK, list_kind="user", list_key=key)(night)
 
 
-# How a fault of one row gets in, the check it turns red, and whom the check may name. Faults of one night touch different
-# lists, so that one query shows that each is found and none is taken for another: `found` counts them.
+# How a fault of one row gets in, the check it turns red, and whom the check may name. Faults of one night touch
+# different lists, so that one query shows that each is found and none is taken for another: `found` counts them.
 Fault = tuple[Callable[[Night], None], str, str]
 LISTS: dict[str, Fault] = {
     "a list of K-1 items": (lambda n: swap(n, "user", "u0", "a"), "list_length", "user u0"),
     "a list of K+1 items": (lambda n: swap(n, "user", "u1", "a", "b", "d"), "list_length", "user u1"),
     "a shortfall that says another length": (lambda n: n[SHORTFALLS][0].update(found=0), "list_length", "user few"),
     "a shortfall of a full list": (lambda n: n[SHORTFALLS].append(short("user", "u2", 1)), "list_length", "user u2"),
-    "an item's list missing without a word": (drop(RANKED_TOPK, list_kind="item", list_key="d"), "list_length", "item d"),
+    "an item's list missing without a word": (
+        drop(RANKED_TOPK, list_kind="item", list_key="d"),
+        "list_length",
+        "item d",
+    ),
     "an item twice": (lambda n: swap(n, "user", "u3", "a", "a"), "unique_items", "user u3"),
     "a gap in the ranks": (change("user", "u4", 2, rank=3), "ranks", "user u4"),
     "a score that is no number": (change("user", "u5", 1, score=math.nan), "finite_scores", "user u5"),
@@ -151,7 +172,9 @@ ITEMS: dict[str, Fault] = {
 SHARES: dict[str, Fault] = {
     "seven of 22 users without a list": (without_many_users, "user_share", "14 of 22"),
     "a shortfall though two items are left": (
-        lambda n: (swap(n, "user", "u9", "c"), n[SHORTFALLS].append(short("user", "u9", 1)))[0], "needless_shortfalls", "user u9",
+        lambda n: (swap(n, "user", "u9", "c"), n[SHORTFALLS].append(short("user", "u9", 1)))[0],
+        "needless_shortfalls",
+        "user u9",
     ),
 }
 CATALOGUE: dict[str, Fault] = {"a catalogue of which little is shown": (unshown, "catalogue_share", "4 of 9")}
@@ -184,8 +207,10 @@ def test_a_collapsed_catalogue(rows):
     night = copy.deepcopy(GOOD)
     unshown(night)
     results = run(rows, night)
-    assert results["catalogue_share"]["found"] == pytest.approx(4 / 9) and "4 of 9" in results["catalogue_share"]["detail"]
-    # The five new items were left to show to the two users with a shortfall, which is a warning while the others are covered.
+    assert (
+        results["catalogue_share"]["found"] == pytest.approx(4 / 9) and "4 of 9" in results["catalogue_share"]["detail"]
+    )
+    # The five new items were left to show to the two users with a shortfall: a warning while enough others are covered.
     assert red(results) == {"catalogue_share", "needless_shortfalls"}
     assert results["needless_shortfalls"]["severity"] == "warn" and results["needless_shortfalls"]["found"] == 2
     assert results["user_share"]["found"] == pytest.approx(20 / 22)
@@ -213,9 +238,16 @@ def test_repeats_and_missing_segments(rows):
 
 
 def test_every_check_has_a_fault():
-    figures = {f"{flag}_{kind}": 1 for kind in ("user", "segment", "item", "everyone") for flag in ("exists", "expected")}
-    names = {row["check_name"] for row in checks(_Zeros(figures | dict.fromkeys(("covered_example", "best", "worst"))), RULES)}
-    assert names == {check for faults in (LISTS, ITEMS, SHARES, CATALOGUE) for _, check, _ in faults.values()} | {"not_empty"}
+    figures = {
+        f"{flag}_{kind}": 1 for kind in ("user", "segment", "item", "everyone") for flag in ("exists", "expected")
+    }
+    names = {
+        row["check_name"]
+        for row in checks(_Zeros(figures | dict.fromkeys(("covered_example", "best", "worst"))), RULES)
+    }
+    assert names == {check for faults in (LISTS, ITEMS, SHARES, CATALOGUE) for _, check, _ in faults.values()} | {
+        "not_empty"
+    }
 
 
 class _Zeros(dict):  # type: ignore[type-arg]
@@ -225,7 +257,15 @@ class _Zeros(dict):  # type: ignore[type-arg]
 
 def test_publishing_needs_an_audit_of_this_very_content():
     note = content_row(NIGHT, "f1")
-    good = {"run_date": NIGHT, "check_name": "ranks", "severity": "stop", "passed": True, "found": 0.0, "limit": 0.0, "detail": "-"}
+    good = {
+        "run_date": NIGHT,
+        "check_name": "ranks",
+        "severity": "stop",
+        "passed": True,
+        "found": 0.0,
+        "limit": 0.0,
+        "detail": "-",
+    }
     warned = {**good, "severity": "warn", "passed": False}
     require_audited([good, warned, note], NIGHT, "f1")
     with pytest.raises(AuditRefused, match="never audited"):

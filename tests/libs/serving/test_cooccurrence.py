@@ -9,27 +9,35 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from nightrec.config import Candidates
 from nightrec.serving import cooccurrence
 
 SETTINGS = Candidates(neighbours=3, min_cooccurrence=2)
 
 
-def run(workers: list[list[list[list[int]]]], users: Any, is_available: Any, settings: Candidates = SETTINGS) -> list[tuple[int, int, float]]:
+def run(
+    workers: list[list[list[list[int]]]], users: Any, is_available: Any, settings: Candidates = SETTINGS
+) -> list[tuple[int, int, float]]:
     """Workers hold Arrow batches of baskets; the counts of all of them meet in one cut."""
     counted: list[pa.RecordBatch] = []
     for batches in workers:
-        frames = [pa.RecordBatch.from_pydict({"basket": pa.array(baskets, pa.list_(pa.int32()))}) for baskets in batches]
+        frames = [
+            pa.RecordBatch.from_pydict({"basket": pa.array(baskets, pa.list_(pa.int32()))}) for baskets in batches
+        ]
         counted += cooccurrence._counting(len(users))(iter(frames))
     cut = cooccurrence._cutting(np.asarray(users), np.asarray(is_available), settings)
-    found = pa.Table.from_batches(list(cut(iter(counted)))).to_pylist()
+    found = [row for batch in cut(iter(counted)) for row in batch.to_pylist()]
     return [(r["item_idx"], r["neighbour_idx"], r["similarity"]) for r in found]
 
 
 def test_by_hand() -> None:
     baskets = [
-        [0, 1, 2], [0, 1, 2], [0, 1],  # 0 and 1: three users; 0 and 2, 1 and 2: two
-        [2], [2],  # 2 is had by four
+        [0, 1, 2],
+        [0, 1, 2],
+        [0, 1],  # 0 and 1: three users; 0 and 2, 1 and 2: two
+        [2],
+        [2],  # 2 is had by four
         [0, 3],  # one user only: below min_cooccurrence
         [],  # a user without a basket
     ]
@@ -37,7 +45,12 @@ def test_by_hand() -> None:
     assert [(a, b) for a, b, _ in found] == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 1), (2, 0)]
     assert [s for _, _, s in found] == pytest.approx([3 / 12**0.5, 0.5, 3 / 12**0.5, 2 / 12**0.5, 2 / 12**0.5, 0.5])
     # An item that is not available speaks for others but is nobody's neighbour, and takes nobody's place.
-    assert [(a, b) for a, b, _ in run([[baskets]], [4, 3, 4, 1], [True, False, True, True])] == [(0, 2), (1, 0), (1, 2), (2, 0)]
+    assert [(a, b) for a, b, _ in run([[baskets]], [4, 3, 4, 1], [True, False, True, True])] == [
+        (0, 2),
+        (1, 0),
+        (1, 2),
+        (2, 0),
+    ]
 
 
 @pytest.mark.parametrize("bound", [2**23, 20])  # all at once, and passed on in small pieces
@@ -49,7 +62,11 @@ def test_equals_counting_one_by_one(monkeypatch: pytest.MonkeyPatch, bound: int)
     shared = Counter(pair for basket in baskets for pair in product(basket, basket) if pair[0] != pair[1])
     expected = []
     for item in range(15):
-        scored = [(-n / (users[item] * users[other]) ** 0.5, other) for (own, other), n in shared.items() if own == item and n >= 2]
+        scored = [
+            (-n / (users[item] * users[other]) ** 0.5, other)
+            for (own, other), n in shared.items()
+            if own == item and n >= 2
+        ]
         expected += [(item, other, pytest.approx(-s)) for s, other in sorted(scored)[:3]]
     counts = [users[item] for item in range(15)]
     one = run([[baskets]], counts, [True] * 15)

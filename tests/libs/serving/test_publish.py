@@ -9,23 +9,37 @@ from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
+from test_topk import fingerprint
+
 from nightrec.errors import UsageError
 from nightrec.serving.export import changes, everything, export, exported_version, nothing_new, prepared
 from nightrec.serving.publish import published_topk
 from nightrec.store import arrow
 from nightrec.tables import PUBLISHED_TOPK, RANKED_TOPK
-from test_topk import fingerprint
 
 FIRST, SECOND = dt.date(2026, 3, 9), dt.date(2026, 3, 10)
 BEFORE = {"u": "ab", "v": "bc", "w": "cd"}
 
 
 def ranked(rows: Any, night: dt.date, lists: dict[str, str], score: float = 0.5) -> Any:
-    return rows(RANKED_TOPK, [
-        {"run_date": night, "list_kind": "user", "list_key": key, "list_id": fingerprint("user", key, *items), "rank": n, "item_id": item,
-         "score": score / n, "source": "als", "reason": "because"}
-        for key, items in lists.items() for n, item in reversed([*enumerate(items, 1)])  # rows come in any order
-    ])
+    return rows(
+        RANKED_TOPK,
+        [
+            {
+                "run_date": night,
+                "list_kind": "user",
+                "list_key": key,
+                "list_id": fingerprint("user", key, *items),
+                "rank": n,
+                "item_id": item,
+                "score": score / n,
+                "source": "als",
+                "reason": "because",
+            }
+            for key, items in lists.items()
+            for n, item in reversed([*enumerate(items, 1)])  # rows come in any order
+        ],
+    )
 
 
 def published(store: Any) -> dict[str, tuple[str, dt.date]]:
@@ -43,6 +57,40 @@ def exported(store: Any, folder: Path) -> dict[str, int] | None:
     since = exported_version(store.spark, where)
     if nothing_new(latest, since, where):
         return None
+    if since:
+        frame = changes(store.changes(PUBLISHED_TOPK, since), latest)
+    else:
+        frame = everything(store.read(PUBLISHED_TOPK, version=latest))
+    return export(frame, where, since + 1, latest, ("parquet", "jsonl"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_publish_and_export(rows, store, tmp_path):
+    folder = tmp_path / "exports"
+    assert exported(store, folder) is None  # the table was never created
+
+    nested = PUBLISHED_TOPK.checked(published_topk(ranked(rows, FIRST, BEFORE), FIRST), "test")
+    commit = store.merge(PUBLISHED_TOPK, nested, "list_id")
+    assert commit.metrics == {"inserted": 3, "updated": 0, "deleted": 0, "unchanged": 0}
+    first = store.version(PUBLISHED_TOPK)
+    assert exported(store, folder) == {"upsert": 3, "delete": 0}
+
+    # The same lists again, on a night in which only scores moved: nothing is written, no commit, nothing to export.
+    commit = publish(store, ranked(rows, SECOND, BEFORE, score=0.4), SECOND)
+    assert (commit.rows, commit.metrics["unchanged"], store.version(PUBLISHED_TOPK)) == (0, 3, first)
+    assert arrow(store.warehouse, PUBLISHED_TOPK).to_pylist()[0]["items"][0]["score"] == 0.5
+    written = files(folder)
+    assert exported(store, folder) is None
+    assert files(folder) == written
+
+    # Two items of u swap, w is gone, x is new; v stays: exactly those three lists change, in one commit.
+    commit = publish(store, ranked(rows, SECOND, {"u": "ba", "v": "bc", "x": "é1"}), SECOND)
+    assert commit.metrics == {"inserted": 1, "updated": 1, "deleted": 1, "unchanged": 1}
+    assert store.version(PUBLISHED_TOPK) == first + 1
+    assert published(store) == {"u": ("ba", SECOND), "v": ("bc", FIRST), "x": ("é1", SECOND)}
 
     # An export that died between writing and renaming left a hidden folder; the next one starts over.
     left = folder / f".version={first + 1:08d}" / "parquet"
@@ -58,14 +106,22 @@ def check_second_export(folder: Path, first: int) -> None:
     latest = folder / f"version={first + 1:08d}"
     table = ds.dataset(latest / "parquet", format="parquet").to_table().sort_by("list_key").to_pylist()
     assert [
-        (row["change"], row["list_key"], row["list_id"], [item["item_id"] for item in row["items"] or []], row["changed_date"])
+        (
+            row["change"],
+            row["list_key"],
+            row["list_id"],
+            [item["item_id"] for item in row["items"] or []],
+            row["changed_date"],
+        )
         for row in table
     ] == [
         ("upsert", "u", fingerprint("user", "u", "b", "a"), ["b", "a"], SECOND),
         ("delete", "w", fingerprint("user", "w", "c", "d"), [], None),  # the list that is gone, without its items
         ("upsert", "x", fingerprint("user", "x", "é", "1"), ["é", "1"], SECOND),
     ]
-    lines = [json.loads(line) for file in (latest / "jsonl").glob("part-*") for line in file.read_text("utf-8").splitlines()]
+    lines = [
+        json.loads(line) for file in (latest / "jsonl").glob("part-*") for line in file.read_text("utf-8").splitlines()
+    ]
     same = [{**row, "changed_date": row["changed_date"] and row["changed_date"].isoformat()} for row in table]
     assert sorted(lines, key=lambda line: str(line["list_key"])) == same
     manifest = json.loads((latest / "manifest.json").read_text())
@@ -78,17 +134,24 @@ def test_the_latest_change_of_a_list_holds(spark):
     # RESTORE writes every row of a file it brings back as deleted and inserted in one version, in no order.
     feed = spark.createDataFrame(
         [
-            ("user", "same", "1", [], SECOND, "insert", 5), ("user", "same", "1", [], SECOND, "delete", 5),
-            ("user", "gone", "2", [], SECOND, "insert", 4), ("user", "gone", "2", [], SECOND, "delete", 5),
-            ("user", "old", "3", [], SECOND, "update_preimage", 5), ("user", "old", "4", [], SECOND, "update_postimage", 5),
-            ("user", "twice", "6", [], SECOND, "update_postimage", 5), ("user", "twice", "7", [], SECOND, "insert", 4),
+            ("user", "same", "1", [], SECOND, "insert", 5),
+            ("user", "same", "1", [], SECOND, "delete", 5),
+            ("user", "gone", "2", [], SECOND, "insert", 4),
+            ("user", "gone", "2", [], SECOND, "delete", 5),
+            ("user", "old", "3", [], SECOND, "update_preimage", 5),
+            ("user", "old", "4", [], SECOND, "update_postimage", 5),
+            ("user", "twice", "6", [], SECOND, "update_postimage", 5),
+            ("user", "twice", "7", [], SECOND, "insert", 4),
             ("user", "late", "5", [], SECOND, "insert", 6),  # after the version that is exported
         ],
-        f"list_kind string, list_key string, list_id string, items {PUBLISHED_TOPK.columns[3].type}, changed_date date, "
-        "_change_type string, _commit_version long",
+        f"list_kind string, list_key string, list_id string, items {PUBLISHED_TOPK.columns[3].type}, "
+        "changed_date date, _change_type string, _commit_version long",
     )
     assert {(row.list_key, row.change, row.list_id) for row in changes(feed, 5).collect()} == {
-        ("same", "upsert", "1"), ("gone", "delete", "2"), ("old", "upsert", "4"), ("twice", "upsert", "6"),
+        ("same", "upsert", "1"),
+        ("gone", "delete", "2"),
+        ("old", "upsert", "4"),
+        ("twice", "upsert", "6"),
     }
 
 

@@ -6,9 +6,10 @@ import datetime as dt
 import hashlib
 from typing import Any
 
+from pyspark.sql import functions as F
+
 from nightrec.serving.topk import ranked_topk, shortfalls, split
 from nightrec.tables import CANDIDATES, ITEM_PROFILES, RANKED_TOPK, SHORTFALLS, USER_PROFILES
-from pyspark.sql import functions as F
 
 NIGHT = dt.date(2026, 3, 10)
 
@@ -26,12 +27,18 @@ def fingerprint(kind: str, key: str, *items: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def cut(rows: Any, scored: list[dict[str, Any]], ladder: list[dict[str, Any]], k: int) -> dict[tuple[str, str], list[Any]]:
+def cut(
+    rows: Any, scored: list[dict[str, Any]], ladder: list[dict[str, Any]], k: int
+) -> dict[tuple[str, str], list[Any]]:
     """Lists by kind and key; `scored` rows carry their score in als_score, so that one contract builds both frames."""
     items = rows(ITEM_PROFILES, [{"item_id": "a", "title": "Alpha"}, {"item_id": "é", "title": "Élan"}])
-    users = rows(USER_PROFILES, [{"user_id": "u", "segment": "crime"}, {"user_id": "new", "segment": "war"}, {"user_id": "bare"}])
+    users = rows(
+        USER_PROFILES, [{"user_id": "u", "segment": "crime"}, {"user_id": "new", "segment": "war"}, {"user_id": "bare"}]
+    )
     frame = rows(CANDIDATES, scored).withColumn("score", F.col("als_score").cast("double"))
-    result = RANKED_TOPK.checked(ranked_topk(frame, rows(CANDIDATES, ladder), items, users, k, NIGHT), "test")
+    result = RANKED_TOPK.checked(
+        ranked_topk(frame, rows(CANDIDATES, ladder), items, users, k=k, run_date=NIGHT), "test"
+    )
     lists: dict[tuple[str, str], list[Any]] = {}
     for row in result.orderBy("list_kind", "list_key", "rank").collect():
         assert row.run_date == NIGHT
@@ -79,13 +86,22 @@ def test_the_ladder_orders_lists_without_a_score(rows):
         candidate("everyone", "p", "everyone", **ranks("popularity", 1)),
     ]
     lists = cut(rows, [], ladder, k=3)
-    assert set(lists) == {("user", "new"), ("user", "bare"), ("item", "a"), ("segment", "war"), ("everyone", "everyone")}
+    assert set(lists) == {
+        ("user", "new"),
+        ("user", "bare"),
+        ("item", "a"),
+        ("segment", "war"),
+        ("everyone", "everyone"),
+    }
     assert [(row.item_id, row.source, row.score, row.reason) for row in lists["user", "new"]] == [
-        ("c", "segment", 1.0, "popular with war"), ("b", "segment", 0.5, "popular with war"),
+        ("c", "segment", 1.0, "popular with war"),
+        ("b", "segment", 0.5, "popular with war"),
         ("p", "popularity", 0.333333, "popular now"),
     ]
     assert [(row.item_id, row.source, row.reason) for row in lists["item", "a"]] == [
-        ("y", "text", "similar description"), ("z", "cooccurrence", "often chosen together"), ("x", "text", "similar description"),
+        ("y", "text", "similar description"),
+        ("z", "cooccurrence", "often chosen together"),
+        ("x", "text", "similar description"),
     ]
     assert lists["segment", "war"][0].reason == "popular with war"
     assert [row.source for row in lists["user", "bare"]] == ["popularity"]
@@ -96,52 +112,95 @@ def test_a_list_does_not_depend_on_row_order_or_partitions(rows, spark):
     one = cut(rows, scored, [], k=10)
     frame = rows(CANDIDATES, scored[::-1]).withColumn("score", F.col("als_score").cast("double")).repartition(7)
     users = rows(USER_PROFILES, [])
-    other = ranked_topk(frame, rows(CANDIDATES, []), rows(ITEM_PROFILES, []), users, 10, NIGHT).orderBy("rank").collect()
-    assert [row.item_id for row in other] == [row.item_id for row in one["user", "u"]] == [f"i{n:02d}" for n in range(2, 30, 3)]
+    other = (
+        ranked_topk(frame, rows(CANDIDATES, []), rows(ITEM_PROFILES, []), users, k=10, run_date=NIGHT)
+        .orderBy("rank")
+        .collect()
+    )
+    assert (
+        [row.item_id for row in other]
+        == [row.item_id for row in one["user", "u"]]
+        == [f"i{n:02d}" for n in range(2, 30, 3)]
+    )
 
 
 def test_candidates_are_split_by_history(rows):
-    users = rows(USER_PROFILES, [
-        {"user_id": "old", "event_count": 1},  # one event is a history
-        {"user_id": "new", "event_count": 0},
-        {"user_id": "a", "event_count": 5},  # also the id of an item: the item's list has no score
-    ])
-    frame = rows(CANDIDATES, [
-        candidate("old", "x"), candidate("new", "x"), candidate("a", "x"), candidate("a", "y", "item"),
-        candidate("stranger", "x"), candidate("everyone", "x", "everyone"),
-    ])
+    users = rows(
+        USER_PROFILES,
+        [
+            {"user_id": "old", "event_count": 1},  # one event is a history
+            {"user_id": "new", "event_count": 0},
+            {"user_id": "a", "event_count": 5},  # also the id of an item: the item's list has no score
+        ],
+    )
+    frame = rows(
+        CANDIDATES,
+        [
+            candidate("old", "x"),
+            candidate("new", "x"),
+            candidate("a", "x"),
+            candidate("a", "y", "item"),
+            candidate("stranger", "x"),
+            candidate("everyone", "x", "everyone"),
+        ],
+    )
     known, others = split(frame, users)
     assert sorted(row.list_key for row in known.collect()) == ["a", "old"]
     assert sorted((row.list_kind, row.list_key) for row in others.collect()) == [
-        ("everyone", "everyone"), ("item", "a"), ("user", "new"), ("user", "stranger"),
+        ("everyone", "everyone"),
+        ("item", "a"),
+        ("user", "new"),
+        ("user", "stranger"),
     ]
 
 
 def test_every_list_that_is_short_is_recorded(rows):
-    items = rows(ITEM_PROFILES, [
-        {"item_id": "a", "in_catalogue": True, "is_available": True},
-        {"item_id": "b", "in_catalogue": True, "is_available": False},
-        {"item_id": "c", "in_catalogue": False, "is_available": False},  # not in the catalogue: no list of its own
-    ])
-    users = rows(USER_PROFILES, [
-        {"user_id": "full", "is_eligible": True, "segment": "s"},
-        {"user_id": "one", "is_eligible": True, "segment": "s"},
-        {"user_id": "blocked all", "is_eligible": True, "segment": None},  # no candidate at all
-        {"user_id": "gone", "is_eligible": False, "segment": "nobody's"},  # neither the user nor the segment gets a list
-    ])
-    candidates = rows(CANDIDATES, [
-        candidate("full", "a"), candidate("full", "b"),  # exactly K
-        candidate("one", "a"),
-        candidate("a", "b", "item"), candidate("a", "c", "item"), candidate("a", "d", "item"),  # more than K
-        candidate("everyone", "a", "everyone"), candidate("everyone", "b", "everyone"),
-        candidate("s", "a", "segment"), candidate("s", "b", "segment"),
-    ])
-    frame = SHORTFALLS.checked(shortfalls(candidates, items, users, 2, NIGHT), "test")
+    items = rows(
+        ITEM_PROFILES,
+        [
+            {"item_id": "a", "in_catalogue": True, "is_available": True},
+            {"item_id": "b", "in_catalogue": True, "is_available": False},
+            {"item_id": "c", "in_catalogue": False, "is_available": False},  # not in the catalogue: no list of its own
+        ],
+    )
+    users = rows(
+        USER_PROFILES,
+        [
+            {"user_id": "full", "is_eligible": True, "segment": "s"},
+            {"user_id": "one", "is_eligible": True, "segment": "s"},
+            {"user_id": "blocked all", "is_eligible": True, "segment": None},  # no candidate at all
+            {
+                "user_id": "gone",
+                "is_eligible": False,
+                "segment": "nobody's",
+            },  # neither the user nor the segment gets a list
+        ],
+    )
+    candidates = rows(
+        CANDIDATES,
+        [
+            candidate("full", "a"),
+            candidate("full", "b"),  # exactly K
+            candidate("one", "a"),
+            candidate("a", "b", "item"),
+            candidate("a", "c", "item"),
+            candidate("a", "d", "item"),  # more than K
+            candidate("everyone", "a", "everyone"),
+            candidate("everyone", "b", "everyone"),
+            candidate("s", "a", "segment"),
+            candidate("s", "b", "segment"),
+        ],
+    )
+    frame = SHORTFALLS.checked(shortfalls(candidates, items, users, k=2, run_date=NIGHT), "test")
     found = {(row.list_kind, row.list_key): row for row in frame.collect()}
     assert {key: (row.wanted, row.found) for key, row in found.items()} == {
-        ("user", "one"): (2, 1), ("user", "blocked all"): (2, 0), ("item", "b"): (2, 0),
+        ("user", "one"): (2, 1),
+        ("user", "blocked all"): (2, 0),
+        ("item", "b"): (2, 0),
     }
-    assert found["user", "one"].cause == "only 1 of 1 available items: the others are seen, blocked or named by no source"
+    assert (
+        found["user", "one"].cause == "only 1 of 1 available items: the others are seen, blocked or named by no source"
+    )
     assert found["item", "b"].cause == "only 0 of 1 available items: no source names another"
 
 
@@ -149,4 +208,6 @@ def test_no_candidates_at_all(rows):
     assert cut(rows, [], [], k=3) == {}
     empty = rows(CANDIDATES, []), rows(ITEM_PROFILES, []), rows(USER_PROFILES, [])
     # The list for everyone should exist even in a night without users.
-    assert [(row.list_kind, row.found) for row in shortfalls(*empty, 3, NIGHT).collect()] == [("everyone", 0)]
+    assert [(row.list_kind, row.found) for row in shortfalls(*empty, k=3, run_date=NIGHT).collect()] == [
+        ("everyone", 0)
+    ]

@@ -1,0 +1,91 @@
+"""The TOML door: every problem at once, with its mend; every shipped file opens it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from nightrec.config import Config, load
+from nightrec.errors import UsageError
+from nightrec.tables import EVENT_TYPES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "nightrec.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_an_empty_file_has_every_default_and_paths_beside_it(tmp_path: Path) -> None:
+    config = load(written(tmp_path, ""))
+    assert config.paths.raw == str(tmp_path.resolve() / "raw")
+    assert config.model_copy(update={"paths": Config().paths}) == Config()
+
+
+def test_paths(tmp_path: Path) -> None:
+    config = load(written(tmp_path, '[paths]\nraw = "../raw"\nwarehouse = "s3://bucket/w"\nmodels = "/models"\n'))
+    assert config.paths.raw == str(tmp_path.resolve().parent / "raw")
+    assert (config.paths.warehouse, config.paths.models) == ("s3://bucket/w", "/models")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[als]\nrnak = 3\n", "unknown key als.rnak; did you mean rank?"),
+        ("[candidate]\n", "unknown key candidate; did you mean candidates?"),
+        ("[als]\nregularization = 0.1\n", "did you mean regularisation?"),
+        ('[lists]\nk = "ten"\n', "lists.k = 'ten'"),
+        ("[lists]\nk = 0\n", "lists.k = 0: input should be greater than 0"),
+        ("[audit]\nmin_user_share = 1.5\n", "audit.min_user_share = 1.5"),
+        ('[spark]\ndriver_memory = "4 GB"\n', "spark.driver_memory"),
+        ("[events.weights]\nlook = 1\n", "events.weights.look"),
+        ("[ranker]\npast_cuts = 1\n", "ranker.past_cuts"),
+        ("[als\n", "is not TOML"),
+    ],
+)
+def test_one_problem(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        load(written(tmp_path, text))
+    assert message in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_all_problems_are_listed_together(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        load(written(tmp_path, "[als]\nrnak = 3\nrank = -1\n[lists]\nk = 1.5\n[exprot]\n"))
+    for part in ("als.rnak", "als.rank = -1", "lists.k = 1.5", "exprot; did you mean export?"):
+        assert part in str(error.value)
+
+
+def test_a_missing_file_and_one_that_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist; `nightrec init"):
+        load(tmp_path / "none.toml")
+    (tmp_path / "nightrec.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="is not TOML"):
+        load(tmp_path / "nightrec.toml")
+
+
+def test_weights_left_out_keep_their_default(tmp_path: Path) -> None:
+    weights = load(written(tmp_path, "[events.weights]\nview = 0.5\n")).event_weights()
+    assert set(weights) == set(EVENT_TYPES)
+    assert weights["view"] == 0.5 and weights["purchase"] == 5.0
+
+
+def test_training_cuts_are_a_horizon_apart(tmp_path: Path) -> None:
+    config = load(written(tmp_path, "[ranker]\nhorizon_days = 7\npast_cuts = 3\n"))
+    cuts = config.training_cuts(dt.date(2026, 3, 1))
+    assert cuts == [dt.date(2026, 2, 8), dt.date(2026, 2, 15), dt.date(2026, 2, 22)]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "infra/config").glob("*.toml")), ids=lambda file: file.name)
+def test_every_shipped_file_loads(file: Path) -> None:
+    load(file)
+
+
+def test_every_section_and_setting_is_explained() -> None:
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        assert section is not None and section.__doc__, name
