@@ -13,6 +13,7 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from nightrec.als.fold_in import changed_users, user_factors
+from nightrec.errors import UsageError
 from nightrec.night import Night, main
 from nightrec.store import partitions
 from nightrec.tables import ALS_ITEM_FACTORS, ALS_USER_FACTORS
@@ -21,6 +22,8 @@ from nightrec.tables import ALS_ITEM_FACTORS, ALS_USER_FACTORS
 def run(night: Night) -> None:
     """Solve the changed users, copy the others, and replace the night's partition for its model."""
     model, events, since = night.als_model, night.events(), solved_before(night)
+    if not night.store.rows(ALS_ITEM_FACTORS, {"model_id": model}):
+        raise UsageError(f"als_user_factors {night.date}: there are no item factors named {model}; train them first")
     items = night.read(ALS_ITEM_FACTORS, {"model_id": model})
     solved, copied = Observation(), Observation()
     count = F.count(F.lit(1)).alias("rows")

@@ -112,7 +112,7 @@ class Als(_Section):
     rank: Positive = Field(32, description="length of a factor vector")
     iterations: Positive = Field(8, description="alternations of training")
     regularisation: float = Field(0.05, gt=0, description="times the number of a row's entries, as in Zhou et al. 2008")
-    alpha: float = Field(10.0, gt=0, description="confidence is 1 + alpha x weight, as in Hu et al. 2008")
+    alpha: float = Field(10.0, gt=0, description="confidence is 1 + alpha x log(1 + weight); Hu et al. 2008")
     blocks: Positive = Field(2, description="user and item blocks, pinned: another count is another model")
     seed: int = 17
 

@@ -58,6 +58,36 @@ def command(task: Any, night: str) -> str:
     return shlex.join(line).replace(f"{CHECKOUT}/", "")
 
 
+def fails_for_good(code: int) -> bool:
+    """Whether a task whose spark-submit ends with this exit code is not tried again."""
+    from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    from nightrec.pipeline import NIGHT
+    from nightrec_factory import spark_job
+
+    def ended(*_: object) -> None:
+        raise AirflowException(f"Cannot execute: spark-submit jobs/audit.py --date 2026-03-10. Error code is: {code}.")
+
+    real, SparkSubmitOperator.execute = SparkSubmitOperator.execute, ended
+    try:
+        spark_job(NIGHT[0]).execute({})
+    except AirflowFailException:
+        return True
+    except AirflowException:
+        return False
+    finally:
+        SparkSubmitOperator.execute = real
+    return False
+
+
+def discovered(path: Path) -> bool:
+    """Whether Airflow looks for DAGs in a file at all: by default only where it holds the words dag and airflow."""
+    from airflow.utils.file import might_contain_dag
+
+    return might_contain_dag(str(path), safe_mode=True)
+
+
 def facts(night: str = "2026-03-10") -> dict[str, Any]:
     """Everything the tests ask about the DAGs."""
     sys.path.insert(0, str(DAGS))
@@ -81,6 +111,8 @@ def facts(night: str = "2026-03-10") -> dict[str, Any]:
         }
         params = {key: dag.params.get_param(key).schema for key in dag.params}
         found[dag.dag_id] = {"seconds": seconds, "doc": dag.doc_md, "params": params, "tasks": tasks}
+    found["mended_by_no_retry"] = [code for code in (1, 2, 3, 4, 137) if fails_for_good(code)]
+    found["looked_into"] = sorted(path.stem for path in DAGS.glob("nightrec_*.py") if discovered(path))
     found["heavy"] = sorted({"pyspark", "torch", "pyarrow", "deltalake", "numpy"} & set(sys.modules))
     return found
 

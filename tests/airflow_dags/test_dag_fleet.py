@@ -51,6 +51,15 @@ def test_a_dag_is_read_in_under_a_second_without_the_jobs_packages(fleet: dict[s
     assert fleet["heavy"] == []
 
 
+def test_airflow_looks_into_both_files(fleet: dict[str, Any]) -> None:
+    assert set(DAGS) <= set(fleet["looked_into"])
+
+
+def test_what_no_retry_can_mend_is_not_tried_again(fleet: dict[str, Any]) -> None:
+    # Usage, bad input, a refused audit. A bug or an outside failure (1) and a killed process (137) are tried again.
+    assert fleet["mended_by_no_retry"] == [2, 3, 4]
+
+
 @pytest.mark.parametrize("name", DAGS)
 def test_every_task_has_owner_retries_pool_and_documentation(fleet: dict[str, Any], name: str) -> None:
     assert "| stage | what it does |" in fleet[name]["doc"]

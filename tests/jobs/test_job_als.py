@@ -10,13 +10,14 @@ from nightrec_jobs import als_item_factors, als_user_factors
 
 from nightrec.als.fold_in import user_factors
 from nightrec.config import Als
+from nightrec.errors import UsageError
 from nightrec.models import als_model_id
 from nightrec.night import Night
 from nightrec.pipeline import SAME_DATE
 from nightrec.store import arrow
 from nightrec.tables import ALS_ITEM_FACTORS, ALS_USER_FACTORS, CLEAN_EVENTS
 
-FIRST, SECOND, THIRD = (dt.date(2026, 3, day) for day in (8, 9, 10))
+FIRST, SECOND, THIRD, FOURTH = (dt.date(2026, 3, day) for day in (8, 9, 10, 11))
 
 
 def event(user: str, item: str, day: dt.date, weight: float = 1.0) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def test_factor_jobs(spark: Any, config: Any, store: Any, rows: Any) -> None:
                 event("b", "x", SECOND, weight=0.0),  # says nothing: b stays as it is
                 event("d", "y", SECOND),  # a user that the first night did not know
                 event("e", "late", SECOND),  # an item that the factors do not know: no row
-                event("c", "x", THIRD),  # arrives after the second night
+                event("c", "x", FOURTH),  # arrives after the third night
             ],
         ),
     )
@@ -75,3 +76,10 @@ def test_factor_jobs(spark: Any, config: Any, store: Any, rows: Any) -> None:
     # The night's own partition is no yesterday: run again, it solves the same users.
     assert als_user_factors.solved_before(second) == FIRST
     assert als_user_factors.solved_before(first) is None
+    # A night without news copies everybody.
+    third = Night(spark, config, THIRD, als_model=model, ranker_model="any", store=store)
+    books = third.run("als_user_factors", als_user_factors.run)
+    assert (books.rows("solved"), books.rows("copied"), books.rows("written")) == (0, 4, 4)
+    unknown = Night(spark, config, SECOND, als_model="als-typo", ranker_model="any", store=store)
+    with pytest.raises(UsageError, match="2026-03-09: there are no item factors named als-typo"):
+        unknown.run("als_user_factors", als_user_factors.run)

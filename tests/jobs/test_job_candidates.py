@@ -1,4 +1,4 @@
-"""The candidates job over contract rows: whose lists there are, what is hidden from each, where each source gets its word."""
+"""The candidates job over contract rows: whose lists there are, what is hidden from each, what each source says."""
 
 from __future__ import annotations
 

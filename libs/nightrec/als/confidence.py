@@ -1,8 +1,8 @@
 """What users did, as confidence: one weight per (user, item), and the integer indices the solvers work with.
 
-The weight of a pair is log(1 + sum of its events' weights): the compressed form of Hu, Koren and Volinsky, "Collaborative
-Filtering for Implicit Feedback Datasets" (2008), section 6. Plain sums would let one shop's standing order (1,500
-purchases of an item in the retail log) outweigh everything else that customer and that item ever did.
+The weight of a pair is log(1 + sum of its events' weights): the compressed form that Hu, Koren and Volinsky give beside
+the plain one in "Collaborative Filtering for Implicit Feedback Datasets" (2008), section 4. With plain sums one
+standing order, bought week after week, would outweigh everything else that customer and that item ever did.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-# Weights are added as whole millionths: sums of doubles depend on the order in which rows arrive, sums of integers do not.
+# Weights are added as whole millionths: a sum of doubles depends on the order of the rows, one of integers does not.
 _UNIT = 1_000_000
 # Users are numbered inside this many buckets, in parallel; a cluster has fewer cores than that per stage of this size.
 _BUCKETS = 1024

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from nightrec.als.confidence import item_index, pair_weights, with_item_idx
-from nightrec.config import Als
+
+if TYPE_CHECKING:
+    # Every worker imports this module; the config's pydantic costs each 0.3 s.
+    from nightrec.config import Als
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -29,8 +33,8 @@ _CELLS = 2**22
 class Solver:
     """The implicit-feedback objective of Hu et al. 2008 with the penalty of Zhou et al. 2008, as Spark ML states it.
 
-    x_u = (YtY + sum_i a w_ui y_i y_i' + l n_u 1)^-1 sum_i (1 + a w_ui) y_i, with Y all item factors, w_ui > 0 the weight
-    of the pair, a `alpha`, l `regularisation` and n_u the number of the user's items.
+    x_u = (YtY + sum_i a w_ui y_i y_i' + l n_u 1)^-1 sum_i (1 + a w_ui) y_i, with Y all item factors, w_ui > 0 the
+    weight of the pair, a `alpha`, l `regularisation` and n_u the number of the user's items.
     """
 
     factors: Floats  # I x D
@@ -75,7 +79,7 @@ class Solver:
 
 
 def changed_users(events: DataFrame, since: date) -> DataFrame:
-    """`user_id` of the users whose factors may differ from those of the night `since`: a weight above 0 arrived later."""
+    """`user_id` of the users whose factors may have changed after the night `since`: a weight above 0 arrived later."""
     return events.where((F.col("ingest_date") > F.lit(since)) & (F.col("weight") > 0)).select("user_id").distinct()
 
 

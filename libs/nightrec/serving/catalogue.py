@@ -36,7 +36,7 @@ def matrix(column: pa.ListArray, width: int | None = None) -> tuple[npt.NDArray[
 
 @dataclass(frozen=True)
 class Catalogue:
-    """N items in the order of their ids, A of them available; `columns` and `column` lead from one number to the other."""
+    """N items in the order of their ids, A of them available; `columns` and `column` lead from one to the other."""
 
     item_id: pa.StringArray  # N, in byte order
     columns: Ints  # A, item number of each column
@@ -113,7 +113,7 @@ class Catalogue:
 
     @cached_property
     def popular_place(self) -> Ints:
-        """A, place by recent users, then users ever, then id: so even items that nobody has touched have their order."""
+        """A, place by recent users, then users ever, then id: even items that nobody has touched have their order."""
         order = np.lexsort((np.arange(self.width), -self.popularity[:, 1], -self.popularity[:, 0]))
         place = np.empty(self.width, np.int64)
         place[order] = np.arange(self.width)

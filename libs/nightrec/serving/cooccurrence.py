@@ -8,7 +8,7 @@ in their basket, n_ij those who have both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,9 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from scipy import sparse
 
-from nightrec.config import Candidates
+if TYPE_CHECKING:
+    # Every worker imports this module; the config's pydantic costs each 0.3 s.
+    from nightrec.config import Candidates
 
 Ints = npt.NDArray[np.integer]
 Batches = Iterator[pa.RecordBatch]
@@ -30,31 +32,33 @@ _NEIGHBOURS = "item_idx int, neighbour_idx int, similarity double"
 def neighbours(
     baskets: DataFrame, users: Ints, is_available: npt.NDArray[np.bool_], settings: Candidates, partitions: int
 ) -> DataFrame:
-    """`item_idx`, `neighbour_idx`, `similarity`: the available items nearest to each item, `settings.neighbours` at most.
+    """`item_idx`, `neighbour_idx`, `similarity`: the available items nearest to each, `settings.neighbours` at most.
 
-    `baskets` has one row per user with `basket`, distinct item numbers; `users` is n_i by item number. Pairs are counted
-    inside each worker and only the counts are shuffled, one row per item and worker. Ties go to the smaller number.
+    `baskets` has one row per user with `basket`, distinct item numbers; `users` is n_i by item number. Pairs are
+    counted inside each worker and only the counts are shuffled, one row per item and worker. A task of the cut holds
+    the counts of its share of the items. Ties go to the smaller number.
     """
     counts = baskets.select("basket").mapInArrow(_counting(len(users)), _COUNTS)
-    return counts.repartition(partitions, "item_idx").mapInArrow(_cutting(users, is_available, settings), _NEIGHBOURS)
+    cut = _cutting(users, is_available, settings.min_cooccurrence, settings.neighbours)
+    return counts.repartition(partitions, "item_idx").mapInArrow(cut, _NEIGHBOURS)
 
 
 def pair_counts(offsets: Ints, items: Ints, width: int) -> Any:
-    """Users who share each pair of items (width x width, sparse): basket u is items[offsets[u]:offsets[u + 1]]."""
+    """Users who share each pair of items (width x width, sparse); basket u is items[offsets[u]:offsets[u + 1]]."""
     ones = sparse.csr_matrix((np.ones(len(items), np.int32), items, offsets), shape=(len(offsets) - 1, width))
     return ones.T @ ones
 
 
 def nearest(
-    rows: Ints, columns: Ints, counts: Ints, users: Ints, settings: Candidates
+    rows: Ints, columns: Ints, counts: Ints, users: Ints, *, least: int, most: int
 ) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
-    """Of pairs of items with the users they share, those to keep: (item, neighbour, similarity), best first per item."""
-    kept = (rows != columns) & (counts >= settings.min_cooccurrence)
+    """Item, neighbour and similarity of the pairs that at least `least` users share, the best `most` of each item."""
+    kept = (rows != columns) & (counts >= least)
     rows, columns, counts = rows[kept], columns[kept], counts[kept]
     similarity = counts / np.sqrt(users[rows].astype(np.float64) * users[columns])
     order = np.lexsort((columns, -similarity, rows))
     rows, columns, similarity = rows[order], columns[order], similarity[order]
-    kept = np.arange(len(rows)) - np.searchsorted(rows, rows) < settings.neighbours
+    kept = np.arange(len(rows)) - np.searchsorted(rows, rows) < most
     return rows[kept], columns[kept], similarity[kept]
 
 
@@ -96,7 +100,7 @@ def _listed(counts: Any) -> pa.RecordBatch:
     )
 
 
-def _cutting(users: Ints, is_available: npt.NDArray[np.bool_], settings: Candidates) -> Callable[[Batches], Batches]:
+def _cutting(users: Ints, is_available: npt.NDArray[np.bool_], least: int, most: int) -> Callable[[Batches], Batches]:
     def cut(batches: Batches) -> Batches:
         arrived = [batch for batch in batches if batch.num_rows]
         if not arrived:
@@ -108,7 +112,7 @@ def _cutting(users: Ints, is_available: npt.NDArray[np.bool_], settings: Candida
         there = is_available[columns]
         shape = (len(users), len(users))
         total = sparse.csr_matrix((counts[there], (rows[there], columns[there])), shape=shape).tocoo()
-        item, neighbour, similarity = nearest(total.row, total.col, total.data, users, settings)
+        item, neighbour, similarity = nearest(total.row, total.col, total.data, users, least=least, most=most)
         yield pa.RecordBatch.from_pydict(
             {
                 "item_idx": pa.array(item, pa.int32()),

@@ -1,4 +1,4 @@
-"""The kernel that nominates candidates: score a block of lists against every available item, mask, cut, for each source.
+"""The kernel that nominates candidates: for each source score a block of lists against every available item, mask, cut.
 
 One kernel serves every kind of list. A list is what is known of it: a factor vector or none, a text vector or none,
 recent items, a segment or none, and the items it must not hold. What must not be shown is masked before each source's
@@ -80,7 +80,7 @@ class Lists:
 
     @classmethod
     def of(cls, batch: pa.RecordBatch, items: Catalogue) -> Lists:
-        """Lists of an Arrow batch with the columns of `candidates.LISTS`. A list of kind item takes the item's vectors."""
+        """Lists of an Arrow batch of columns `candidates.LISTS`; those of kind item take the item's vectors."""
         is_item = pc.equal(batch.column("list_kind"), "item").to_numpy(zero_copy_only=False)
         als, has_als = matrix(batch.column("als_vector"), items.factors.shape[1])
         text, has_text = matrix(batch.column("text_vector"), items.vectors.shape[1])
@@ -124,7 +124,7 @@ class Lists:
 
 @dataclass(frozen=True)
 class Nominated:
-    """What one source nominated: list, column, 1-based rank, score; `because` is an item number, -1 where it cannot say."""
+    """What one source nominated: list, column, 1-based rank, score, and the reason item, -1 where it cannot say."""
 
     rows: Ints
     columns: Ints

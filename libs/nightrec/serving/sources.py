@@ -59,9 +59,10 @@ def cooccurrence(lists: Lists, items: Catalogue) -> tuple[Scores, Explain]:
         order = kept[np.lexsort((-recent.places[entry[kept]], share[kept]))]
         speaker = np.full(total.size, -1)
         speaker[cell[order]] = recent.values[entry[order]]
-        return speaker[rows * items.width + columns]
+        said: Ints = speaker[rows * items.width + columns]
+        return said
 
-    return _above_zero(total), explain
+    return _above_zero(total.astype(np.float64, copy=False)), explain
 
 
 def text(lists: Lists, items: Catalogue) -> tuple[Scores, Explain]:
@@ -73,7 +74,7 @@ def text(lists: Lists, items: Catalogue) -> tuple[Scores, Explain]:
 
 
 def _nearest(lists: Lists, items: Catalogue, rows: Ints, columns: Ints) -> Ints:
-    """The recent item of the list whose text is nearest to each nominated item's: the newest of equal ones, never itself."""
+    """The recent item, other than itself, whose text is nearest to each nominated item's; the newest of equal ones."""
     recent, width = lists.recent, max(items.vectors.shape[1], 1)
     lengths = np.diff(recent.offsets)
     speaker = np.full(len(rows), -1)

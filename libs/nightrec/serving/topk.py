@@ -36,9 +36,7 @@ def ranked_topk(
     A list with fewer candidates than `k` is as long as they are; `shortfalls` records it.
     """
     rows = by_score(scored).unionByName(by_ladder(ladder))
-    best_first = Window.partitionBy(*_LIST).orderBy(
-        F.col("score").desc_nulls_last(), F.col("_place"), F.col("item_id")
-    )
+    best_first = Window.partitionBy(*_LIST).orderBy(F.col("score").desc_nulls_last(), F.col("_place"), F.col("item_id"))
     cut = rows.withColumn("rank", F.row_number().over(best_first)).where(F.col("rank") <= k)
     score = F.coalesce("score", F.round(1.0 / F.col("rank"), SCORE_DECIMALS))
     row = F.struct("rank", "item_id", score.alias("score"), "source", "because_item_id")

@@ -10,15 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nightrec.config import Candidates
 from nightrec.serving import cooccurrence
 
-SETTINGS = Candidates(neighbours=3, min_cooccurrence=2)
 
-
-def run(
-    workers: list[list[list[list[int]]]], users: Any, is_available: Any, settings: Candidates = SETTINGS
-) -> list[tuple[int, int, float]]:
+def run(workers: list[list[list[list[int]]]], users: Any, is_available: Any) -> list[tuple[int, int, float]]:
     """Workers hold Arrow batches of baskets; the counts of all of them meet in one cut."""
     counted: list[pa.RecordBatch] = []
     for batches in workers:
@@ -26,7 +21,7 @@ def run(
             pa.RecordBatch.from_pydict({"basket": pa.array(baskets, pa.list_(pa.int32()))}) for baskets in batches
         ]
         counted += cooccurrence._counting(len(users))(iter(frames))
-    cut = cooccurrence._cutting(np.asarray(users), np.asarray(is_available), settings)
+    cut = cooccurrence._cutting(np.asarray(users), np.asarray(is_available), least=2, most=3)
     found = [row for batch in cut(iter(counted)) for row in batch.to_pylist()]
     return [(r["item_idx"], r["neighbour_idx"], r["similarity"]) for r in found]
 

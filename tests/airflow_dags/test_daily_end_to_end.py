@@ -1,0 +1,79 @@
+"""The doors lead to the same lists: one night by the daily DAG, each task a real spark-submit, and by a warm run."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import subprocess
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+from spark_commands import CHECKOUT, environment
+from synthetic import deployment
+
+from nightrec import config as configuration
+from nightrec import runner, store
+from nightrec.night import Night
+from nightrec.pipeline import NIGHT, stage
+from nightrec.tables import LEDGER, PUBLISHED_TOPK
+
+AIRFLOW = CHECKOUT / ".venv-airflow/bin/airflow"
+
+
+def airflow(home: Path, toml: Path, *words: str) -> str:
+    """Run Airflow's command on a database of its own; its output where it ends well."""
+    variables = environment(
+        AIRFLOW_HOME=str(home),
+        AIRFLOW__CORE__DAGS_FOLDER=str(CHECKOUT / "airflow_dags"),
+        AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        NIGHTREC_CONFIG=str(toml),
+    )
+    ended = subprocess.run(
+        [AIRFLOW, *words], env=variables, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=1200, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, f"airflow {' '.join(words)}\n{(ended.stdout + ended.stderr)[-6000:]}"
+    return ended.stdout
+
+
+@pytest.mark.timeout(1500)
+def test_the_daily_dag_publishes_what_a_warm_run_publishes(spark: SparkSession, tmp_path: Path) -> None:
+    if not AIRFLOW.exists():
+        pytest.fail("Airflow's environment is missing: make airflow-install")
+    toml, shop = deployment(tmp_path / "warm", users=30, items=40, days=20)
+    settings = configuration.load(toml)
+
+    # Models as of the day before, in both deployments: the night's own part begins at the same point.
+    with Night(spark, settings, shop.last - dt.timedelta(days=1)) as before:
+        runner.run_stage(before, stage("clean_events"))
+        for _ in runner.train(before, lambda _: nullcontext()):
+            pass
+    shutil.copytree(toml.parent, tmp_path / "airflow")
+    with Night(spark, settings, shop.last) as night:
+        stages = [books.stage for books in runner.run(night, lambda _: nullcontext())]
+    assert stages == [stage.name for stage in NIGHT]
+
+    home = tmp_path / "airflow-home"
+    home.mkdir()
+    by_dag = tmp_path / "airflow/nightrec.toml"
+    # The set-up that the DAGs' own page names.
+    airflow(home, by_dag, "db", "migrate")
+    airflow(home, by_dag, "pools", "set", "nightrec_warehouse", "1", "one writer per warehouse")
+    airflow(home, by_dag, "connections", "add", "spark_default", "--conn-type", "spark", "--conn-host", "local[2]")
+    airflow(home, by_dag, "dags", "test", "nightrec_daily", shop.last.isoformat())
+
+    warm, scheduled = (
+        store.arrow(warehouse, PUBLISHED_TOPK).sort_by([("list_kind", "ascending"), ("list_key", "ascending")])
+        for warehouse in (settings.paths.warehouse, configuration.load(by_dag).paths.warehouse)
+    )
+    # 30 users with events and the one without, who gets a list all the same; every list there is, to the last digit.
+    assert sum(kind == "user" for kind in warm["list_kind"].to_pylist()) == 31
+    assert scheduled.equals(warm)
+    # Both kept the same books, but for the id of the run.
+    books = [
+        sorted(store.arrow(where, LEDGER, {"run_date": shop.last}).drop_columns("run_id").to_pylist(), key=str)
+        for where in (settings.paths.warehouse, configuration.load(by_dag).paths.warehouse)
+    ]
+    assert books[0] == books[1]
