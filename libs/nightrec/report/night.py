@@ -109,17 +109,10 @@ def _short(path: Path) -> str:
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
-def render(
-    config_file: Path,
-    config: Config,
-    night: date,
-    seconds: float,
-    quality: Quality | None = None,
-) -> RenderableType:
-    """Everything a night prints at its end, but the lines of its stages, which stand above it already."""
+def render(config: Config, night: date, users: Sequence[str], seconds: float, quality: Quality | None) -> Group:
+    """Everything a night prints at its end between the lines of its stages and the commands to try next."""
     everything, tonight = ledger.lines(config.paths.warehouse), ledger.lines(config.paths.warehouse, night)
     past = [line for line in everything if line.run_date <= night]
-    users = three_users(config, night)
     parts: list[RenderableType] = [
         Rule(f"Night of {night}", align="left"),
         ledger.balance_text(ledger.balance(past), f"Raw lines up to {night}"),
@@ -129,10 +122,6 @@ def render(
     for user in users:
         parts += ["", show.render(show.show(config, user, night))]
     parts += ["", quality_line(quality), "", places(config), "", f"The night took {seconds:.0f} s. Try next:"]
-    parts += [
-        Text(f"  {command}", no_wrap=True, overflow="ignore")
-        for command in commands(config_file, config, users[0] if users else "", night)
-    ]
     return Group(*parts)
 
 
@@ -184,4 +173,8 @@ def summary(  # noqa: PLR0917
         answer = as_dict(config, night, books, seconds, quality)
         print(json.dumps(answer, ensure_ascii=False, indent=2))
     else:
-        console.print(render(config_file, config, night, seconds, quality))
+        users = three_users(config, night)
+        console.print(render(config, night, users, seconds, quality))
+        for command in commands(config_file, config, users[0] if users else "", night):
+            # A wrapped or cropped command cannot be pasted.
+            console.print(Text(f"  {command}"), soft_wrap=True)

@@ -82,6 +82,9 @@ def test_the_end_of_a_night(deployment: Config) -> None:
     assert "Raw lines of 2026-03-10: 12 read = 12 accepted, 0 rejected  ✓ balanced" in seen
     assert "Published: 2 rows written to published_topk (1 inserted, 1 updated, 0 deleted, 1 unchanged)." in seen
     assert "User ann" in seen and "The night took 97 s" in seen and "published_topk  version" in seen
+    # whole, however long: a cropped command cannot be pasted
+    for command in report.commands(Path("x/nightrec.toml"), deployment, "ann", TONIGHT):
+        assert f"  {command}\n" in seen
 
 
 def test_for_machines(deployment: Config, capsys: pytest.CaptureFixture[str]) -> None:
