@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import DataFrame, SparkSession
+
 from nightrec.config import Config, Paths, Spark
 from nightrec.contract import Table
 from nightrec.night import Night
 from nightrec.session import session
 from nightrec.store import Store
-from pyspark.sql import DataFrame, SparkSession
 
 NIGHT = dt.date(2026, 3, 10)
 

@@ -32,19 +32,19 @@ SUBMIT, CLUSTER, AIRFLOW = "jobs/test_spark_submit.py", "jobs/test_standalone_cl
 RUN_BY: dict[str, tuple[str, tuple[str, ...]] | None] = {
     r"make [a-z-]+( DATE=\S+)?": None,
     r"\.venv/bin/nightrec (doctor|init|run|show|report)\b.*": None,
-    r"\.venv/bin/spark-submit --master 'local\[2\]' jobs/clean_events\.py .*": (
+    r"spark-submit --master 'local\[2\]' jobs/clean_events\.py .*": (
         SUBMIT,
         ("jobs/clean_events.py", "--config"),
     ),
-    r"\.venv/bin/spark-submit --master spark://.* jobs/clean_events\.py .*": (
+    r"spark-submit --master spark://.* jobs/clean_events\.py .*": (
         CLUSTER,
         ("--master", "clean_events", "--config"),
     ),
-    r"SPARK_MASTER_OPTS=-Dspark\.master\.rest\.enabled=false \.venv/bin/spark-class .*\.Master .*": (
+    r"SPARK_MASTER_OPTS=-Dspark\.master\.rest\.enabled=false spark-class .*\.Master .*": (
         CLUSTER,
         ("spark-class", "-Dspark.master.rest.enabled=false", "master.Master"),
     ),
-    r"\.venv/bin/spark-class .*\.Worker .*": (CLUSTER, ("worker.Worker", "--cores", "--memory")),
+    r"spark-class .*\.Worker .*": (CLUSTER, ("worker.Worker", "--cores", "--memory")),
     r"export [A-Z_]+=.*": None,
     r"airflow db migrate": (AIRFLOW, ("migrate",)),
     r"airflow pools set nightrec_warehouse 1 .*": (AIRFLOW, ("pools", "nightrec_warehouse")),

@@ -8,5 +8,9 @@ environment .venv
 uv pip install --quiet --python .venv/bin/python --constraints constraints.txt --editable '.[test]'
 wheel=$(infra/setup/horovod.sh)
 uv pip install --quiet --python .venv/bin/python --no-deps "$wheel"
+# Spark reads its log settings there; without them each session begins with eight lines of warnings.
+conf=$(echo .venv/lib/python3.*/site-packages/pyspark)/conf
+mkdir -p "$conf"
+cp --remove-destination infra/config/log4j2.properties "$conf/"
 .venv/bin/python infra/setup/delta_jars.py "$CACHE/jars"
 rm -f .venv/.installed-*

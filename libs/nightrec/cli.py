@@ -1,6 +1,7 @@
 """The command line: whole nights, trainings, single stages, and what people ask about them.
 
-Exit codes: 0 done, 1 a bug or an outside failure, 2 bad usage or config, 3 bad input stopped the night, 4 the audit refused.
+Exit codes: 0 done, 1 a bug or an outside failure, 2 bad usage or config, 3 bad input stopped the night, 4 the audit
+refused.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def _watched(books: Iterator[Books], console: Console) -> list[Books]:
 
     done = []
     for stage in books:
-        console.print(stage_line(stage))
+        console.print(stage_line(stage), soft_wrap=True)
         done.append(stage)
     return done
 

@@ -75,7 +75,7 @@ class Events(_Section):
     )
     value_ranges: dict[EventType, tuple[float, float]] = Field(
         default={"purchase": (1e-9, 1e9), "rating": (-1000.0, 1000.0)},
-        description="smallest and largest value accepted, by event type; a return is a purchase below 0 and is rejected",
+        description="smallest and largest value accepted, by event type; a return (a purchase below 0) is rejected",
     )
     late_after_days: Count = Field(
         1, description="an event that arrives more days than this after its own date is late: kept and flagged"
@@ -190,7 +190,7 @@ class Audit(_Section):
 
     min_user_share: Share = Field(
         0.99,
-        description="share of eligible users with a full list, or a recorded shortfall because fewer than K items were left",
+        description="share of eligible users with a full list, or a recorded shortfall because fewer than K were left",
     )
     min_catalogue_share: Share = Field(
         0.01, description="share of available items that are on any list: below it the lists have collapsed"
@@ -224,7 +224,8 @@ class Config(_Section):
     def event_weights(self) -> dict[str, float]:
         """Weight of every event type: the config's, and the default for types it leaves out."""
         defaults: dict[str, float] = Events.model_fields["weights"].default
-        return {kind: float({**defaults, **self.events.weights}[kind]) for kind in EVENT_TYPES}
+        weights = defaults | {str(kind): weight for kind, weight in self.events.weights.items()}
+        return {kind: weights[kind] for kind in EVENT_TYPES}
 
     def training_cuts(self, as_of: date) -> list[date]:
         """The cuts a ranker trained as of a date learns from, oldest first; the last one is for validation."""

@@ -51,7 +51,9 @@ class Table:
         """The Spark schema. Needs a running session (Spark parses the DDL)."""
         from pyspark.sql.types import StructType
 
-        return StructType.fromDDL(self.ddl())
+        schema = StructType.fromDDL(self.ddl())
+        assert isinstance(schema, StructType)
+        return schema
 
     def checked(self, frame: DataFrame, where: str) -> DataFrame:
         """`frame` narrowed to the contract's columns in order. Nullability and CHECKs are enforced by Delta at commit.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def quality(night: Night) -> Quality | None:
-    """Published lists of the night beside recent popularity, on what users with a list did in the ranker's horizon after it.
+    """Published lists of the night beside recent popularity, on what their users did in the ranker's horizon after it.
 
     Only items that the night could have listed count (not those acted on before, unless repeats are allowed). None
     where no later day has arrived, or nobody with a list did anything new.

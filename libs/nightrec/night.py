@@ -74,9 +74,14 @@ class Night:
     @property
     def als_model(self) -> str:
         """Id of the item factors this night uses."""
-        if self._als_argument == SAME_DATE:
+        if self.is_replay:
             return models.als_model_id(self.date, self.config)
         return self._models["als_model"]
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether this is a past night rebuilt for training, with the factors of its own date."""
+        return self._als_argument == SAME_DATE
 
     @property
     def ranker_model(self) -> str:

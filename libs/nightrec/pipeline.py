@@ -144,7 +144,7 @@ def stage(name: str) -> Stage:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a training run: how many days before the training date it stands, and whether it replays a past night."""
+    """One stage of a training run: days before the training date, and whether it replays a past night."""
 
     stage: Stage
     days_before: int
@@ -173,7 +173,7 @@ _REPLAYED = (
 
 
 def training(ranker: Ranker) -> tuple[Step, ...]:
-    """The steps of a training: rebuild the past cuts with factors of their own date, learn from them, factorize anew."""
+    """The steps of a training: rebuild past cuts with factors of their own date, learn from them, factorize anew."""
     days = [ranker.horizon_days * n for n in range(ranker.past_cuts, 0, -1)]
     replays = [Step(stage(name), before, replay=True) for before in days for name in _REPLAYED]
     return (

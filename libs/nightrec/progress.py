@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -48,13 +48,12 @@ class StageProgress:
                 done.set()
                 poller.join()
 
-    def _poll(self, progress: Progress, line: int, done: threading.Event) -> None:
+    def _poll(self, progress: Progress, line: TaskID, done: threading.Event) -> None:
         tracker = self._spark.sparkContext.statusTracker()
         while not done.wait(_POLL_S):
             # Stage information may be gone by the time it is asked for.
             stages = [info for id_ in tracker.getActiveStageIds() if (info := tracker.getStageInfo(id_)) is not None]
             total = sum(info.numTasks for info in stages)
             finished = sum(info.numCompletedTasks for info in stages)
-            progress.update(
-                line, total=total or None, completed=finished, tasks=f"{finished}/{total} tasks" if total else ""
-            )  # type: ignore[arg-type]
+            told = f"{finished}/{total} tasks" if total else ""
+            progress.update(line, total=total or None, completed=finished, tasks=told)

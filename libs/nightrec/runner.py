@@ -21,7 +21,7 @@ def run_stage(night: Night, stage: Stage) -> Books:
 
 
 def train(night: Night, watch: Watch) -> Iterator[Books]:
-    """Train as of the night's date: rebuild past cuts, learn from them, factorize anew. Events must be cleaned up to it."""
+    """Train as of the night's date: rebuild past cuts, learn from them, factorize anew. Events are clean by then."""
     for step in training(night.config.ranker):
         past = night.at(step.date(night.date), SAME_DATE if step.replay else None)
         with watch(step.label):

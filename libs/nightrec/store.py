@@ -19,7 +19,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import TableNotFoundError
 
 from nightrec.contract import Table
 from nightrec.errors import ContractError, Fenced
@@ -32,7 +31,8 @@ APPLICATION = "nightrec"
 Value = str | date
 Where = Mapping[str, Value | Sequence[Value]]
 
-# Readers without Spark must be able to open every table: column mapping reads as NULL there, deletion vectors not at all.
+# Readers without Spark must be able to open every table: column mapping reads as NULL there, deletion
+# vectors not at all.
 _PROPERTIES = {"delta.enableDeletionVectors": "false", "delta.dataSkippingNumIndexedCols": "0"}
 
 
@@ -46,7 +46,7 @@ class Commit:
 
 
 def predicate(where: Where, quoted: Callable[[Value], str] | None = None) -> str:
-    """An SQL condition that fixes each column to a value, or to one of several; in Spark's SQL where nothing is said."""
+    """An SQL condition that fixes each column to a value, or to one of several; Spark's SQL by default."""
     literal = quoted or _literal
     return " AND ".join(f"{name} IN ({', '.join(literal(v) for v in _values(value))})" for name, value in where.items())
 
@@ -257,7 +257,7 @@ class Store:
     def rows(
         self, table: Table, where: Where | None = None, after: date | None = None, until: date | None = None
     ) -> int:
-        """Rows of the partitions that `where` names, or of the dates of the first partition column, from the log alone."""
+        """Rows of the partitions that `where` names, or of dates of the first partition column, from the log alone."""
         if not exists(self.warehouse, table):
             return 0
         files = pa.table(DeltaTable(location(self.warehouse, table)).get_add_actions(flatten=True)).to_pylist()

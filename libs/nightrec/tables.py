@@ -333,7 +333,7 @@ RANKED_TOPK = Table(
         Column(
             "source",
             "string",
-            "the candidate source that ranked the item highest; in a list filled down the ladder, the first step that had it",
+            "the source that ranked the item highest; in a list filled down the ladder, the first step that had it",
         ),
         _REASON,
     ),

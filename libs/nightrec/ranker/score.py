@@ -23,7 +23,7 @@ _DIGITS = 7
 _SMALLEST = 10.0**-_DIGITS
 
 
-def scored(  # noqa: PLR0917 - the inputs and the model, as its callers have them
+def scored(
     candidates: DataFrame, items: DataFrame, users: DataFrame, weights: str, sha256: str, feature_names: Sequence[str],
 ) -> DataFrame:
     """The candidates of user lists with `score`, the ranker's probability of an action, in (0, 1).

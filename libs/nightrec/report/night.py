@@ -158,7 +158,7 @@ def as_dict(
     }
 
 
-def summary(  # noqa: PLR0917
+def summary(
     console: Console,
     config_file: Path,
     config: Config,
