@@ -81,7 +81,7 @@ def _open(
 
     settings = configuration.load(config)
     die_with_parent()
-    spark = session(settings.spark, f"nightrec {name} {night.date()}")
+    spark = session(settings.spark, f"nightrec {name} {night.date()}", preload=name in ("run", "train"))
     try:
         with Night(spark, settings, night.date(), als, ranker) as opened:
             yield opened

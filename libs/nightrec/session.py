@@ -11,15 +11,20 @@ if TYPE_CHECKING:
 
     from nightrec.config import Spark
 
+_WORKERS = "spark.python.daemon.module"
 
-def session(settings: Spark, name: str) -> SparkSession:
+
+def session(settings: Spark, name: str, *, preload: bool = False) -> SparkSession:
     """A session with Delta, UTC and partitions sized for the data; one that already runs (a test's) is reused.
 
     Under spark-submit the master and every setting given there win over the config's; Delta's jars lie in pyspark's
-    jar folder (`make install`) or are named to spark-submit by `--packages`.
+    jar folder (`make install`) or are named to spark-submit by `--packages`. `preload` is for sessions that run a whole
+    night: see `nightrec.workers`.
     """
     from pyspark.sql import SparkSession
 
+    if preload:
+        settings = settings.model_copy(update={"options": {_WORKERS: "nightrec.workers"} | settings.options})
     # Without this a worker with another Python fails only at the first Python function.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     submitted = _submitted()
@@ -73,5 +78,7 @@ def _options(settings: Spark, master: str) -> dict[str, str]:
             "spark.driver.memory": settings.driver_memory,
             # One JVM: a task that waits for data on its own machine waits for nothing.
             "spark.locality.wait": "0s",
+            # A first load names a file per ingest date: on one disk, listing them takes a job of as many tasks and 8 s.
+            "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
         }
     return options | settings.options
