@@ -65,7 +65,7 @@ class Shop:
     """A night whose tables are frames: what the job asks for and hands over, without a warehouse."""
 
     def __init__(self, config: Any, tables: dict[str, Any]) -> None:
-        self.config, self.date, self.als_model = config, NIGHT, MODEL
+        self.config, self.date, self.als_model, self.is_replay = config, NIGHT, MODEL, False
         self.tables, self.written = tables, pa.table({})
 
     def read(self, table: Any, where: Any = None) -> Any:
@@ -133,8 +133,9 @@ def tables(rows: Any, encoder: str) -> dict[str, Any]:
             for name in (encoder, "another")
             for item in items
         ],
+        # Eve's says what her attributes are and nothing of her taste: it must not nominate.
         USER_EMBEDDINGS: [
-            {**night, "encoder": encoder, "user_id": user, "vector": [1.0, 0.0]} for user in ("ann", "bob")
+            {**night, "encoder": encoder, "user_id": user, "vector": [1.0, 0.0]} for user in ("ann", "bob", "eve")
         ],
     }
     return {table.name: rows(table, values) for table, values in frames.items()}
@@ -199,6 +200,11 @@ def test_candidates_job(config: Any, rows: Any) -> None:
     assert set(found("user", "ann")) == {"a", "b", "c", "d", "f"}
     others = pc.field("list_kind") != "user"
     assert shop.written.filter(others).equals(whole.filter(others))
+
+    # A past night replayed for training: the same lists of users, and no others.
+    shop.config, shop.is_replay = config, True
+    candidates.run(shop)  # type: ignore[arg-type]
+    assert shop.written.equals(whole.filter(pc.field("list_kind") == "user"))
 
 
 def test_a_night_of_nothing(spark: Any, config: Any, store: Any) -> None:

@@ -84,7 +84,8 @@ def quality_line(quality: Quality | None) -> str:
 def places(config: Config) -> Text:
     """Where the tables people look at first are, with their versions."""
     warehouse = config.paths.warehouse
-    text = Text(f"Tables (Delta, one folder each) in {warehouse}:")
+    shown = warehouse if "://" in warehouse else _short(Path(warehouse))
+    text = Text(f"Tables (Delta, one folder each) in {shown}:")
     for table in (PUBLISHED_TOPK, RANKED_TOPK, CANDIDATES, CLEAN_EVENTS, LEDGER):
         text.append(f"\n  {table.name:<15} version {version(warehouse, table):>3}  {table.grain}")
     return text
