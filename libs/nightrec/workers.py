@@ -13,4 +13,4 @@ from pyspark import daemon
 from transformers import AutoTokenizer, BertModel  # noqa: F401
 
 if __name__ == "__main__":
-    daemon.manager()  # type: ignore[no-untyped-call]
+    daemon.manager()
