@@ -8,7 +8,7 @@ DEMO := var/demo
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nightrec
 
 # An environment is up to date when its stamp names the set-up's present fingerprint; editable installs know their folder.
-FINGERPRINT := $(shell { pwd; cat pyproject.toml constraints*.txt infra/setup/*.*; } | sha256sum | cut -c1-16)
+FINGERPRINT := $(shell { pwd; cat pyproject.toml constraints*.txt infra/setup/*.* infra/config/log4j2.properties; } | sha256sum | cut -c1-16)
 JOB := .venv/.installed-$(FINGERPRINT)
 AIRFLOW := .venv-airflow/.installed-$(FINGERPRINT)
 DATA := $(CACHE)/movielens/ml-100k.inter $(CACHE)/encoders/all-MiniLM-L6-v2/model.safetensors

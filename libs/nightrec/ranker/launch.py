@@ -3,7 +3,7 @@
 The processes find each other through Horovod's own rendezvous server, which trusts whoever reaches it
 (CVE-2024-10190). It is bound here to the driver's address alone, 127.0.0.1 in local mode; on a cluster that must be a
 private interface. `horovod.spark.run` binds every interface, and starts two more Python processes per rank: 18 s in a
-warm local[2] session against 1.5 s for this, 15 s against 2 s until a killed rank is reported.
+warm local[2] session against 1.5 s for this (single runs on a busy machine).
 """
 
 from __future__ import annotations
