@@ -33,9 +33,8 @@ def session(settings: Spark, name: str, *, preload: bool = False) -> SparkSessio
     for key, value in _options(settings, master).items():
         if key not in submitted:
             builder = builder.config(key, value)
-    # PYSPARK_SUBMIT_ARGS or spark-submit may name a master already; a second one would override it.
-    if "SPARK_SUBMIT_MASTER" not in os.environ and not submitted:
-        builder = builder.master(settings.master)
+    if not submitted:
+        builder = builder.master(master)
     running = builder.getOrCreate()
     running.sparkContext.setLogLevel("FATAL")
     return running
