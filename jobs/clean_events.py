@@ -1,6 +1,7 @@
 """clean_events and rejected_events: the raw lines of the ingest dates not yet cleaned, one row per line.
 
-The night's own ingest date is cleaned every time; earlier ones where the ledger does not know them yet, in one pass.
+The night's own ingest date is cleaned every time; earlier ones where the ledger does not know them yet, in one pass
+with those after the first of them: what an earlier date brings makes duplicates of later ones.
 
     spark-submit jobs/clean_events.py --config var/demo/nightrec.toml --date 1998-03-23
 """
@@ -20,6 +21,8 @@ from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS
 def run(night: Night) -> None:
     """Clean what is not clean yet up to the night; book every line under its ingest date."""
     dates, before = plan(night)
+    if not dates:
+        return
     where = {"ingest_date": dates}
     lines = raw.events(night.spark, night.config.paths.raw, dates)
     earlier = night.read(CLEAN_EVENTS, {"ingest_date": before}) if before else None
@@ -28,21 +31,39 @@ def run(night: Night) -> None:
         night.replace(REJECTED_EVENTS, rejected_events(found.events), where)
         night.replace(CLEAN_EVENTS, clean_events(found.events), where)
     for day in dates:
-        # Also a date without lines has one in the books: they are how the next night knows what was cleaned.
+        # Also a date without lines has books: they are how the next night knows what was cleaned, and of which files.
         night.book("read", 0, ingest_date=day)
+        night.book("files", _files(night.config.paths.raw, day), ingest_date=day)
     for row in counts:
         night.book(row["fate"], row["row_count"], row["reason"], ingest_date=row["ingest_date"])
 
 
 def plan(night: Night) -> tuple[list[date], list[date]]:
-    """The ingest dates to clean, and those before the night that are clean already. BadInput where there is neither."""
+    """The ingest dates to clean, and those up to the night that stay as they are. BadInput where there is neither.
+
+    A date that was empty when it was cleaned is not clean any more when its files have come since. Files that are gone
+    since then (raw logs are often kept for some weeks only) take nothing away: the date stays as it is.
+    """
     root = night.config.paths.raw
-    books = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}, ["run_date"])
-    known = {day for day in books["run_date"].to_pylist() if day < night.date}
     found = {day for day in raw.ingest_dates(root, "events") if day <= night.date}
+    known = {day for day, (lines, files) in booked(night).items() if lines or files == _files(root, day)}
     if not found | known:
         raise BadInput(f"{root}/events has no folder ingest_date=YYYY-MM-DD of {night.date} or before")
-    return sorted((found - known) | {night.date}), sorted(known)
+    first = min(found - known, default=night.date)
+    dates = {day for day in found if day >= first} | ({night.date} - known)
+    return sorted(dates), sorted(known - dates)
+
+
+def booked(night: Night) -> dict[date, tuple[int, int]]:
+    """Lines and files of every ingest date up to the night that was cleaned, as its books have them."""
+    rows = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
+    days = {row["run_date"] for row in rows if row["run_date"] <= night.date}
+    counts = {(row["run_date"], row["fate"]): row["row_count"] for row in rows}
+    return {day: (counts[day, "read"], counts.get((day, "files"), 0)) for day in days}
+
+
+def _files(root: str, day: date) -> int:
+    return len(raw.files(root, "events", day))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def run(night: Night) -> None:
     night.book("reused", reused, "text")
     if new:
         commit = night.store.append(ITEM_EMBEDDINGS, item_embeddings(profiles, held, new, encoder.id, settings))
+        night.book("written", commit.rows, ITEM_EMBEDDINGS.name)
         night.book("encoded", commit.rows, "text")
 
 

@@ -15,11 +15,15 @@ from nightrec.tables import ITEM_PROFILES
 
 
 def run(night: Night) -> None:
-    """Describe every item and book those that were used but are missing from the catalogue."""
+    """Describe every item; book the catalogue's lines that are none, and items used but missing from it."""
     with raw.readable():
         catalogue = raw.items(night.spark, night.config.paths.raw, night.date)
-        profiles = item_profiles(catalogue, night.events(), night.date, night.config.profiles.recent_days)
-        night.replace(ITEM_PROFILES, profiles)
+        listed = catalogue.rows if catalogue else None
+        night.replace(
+            ITEM_PROFILES, item_profiles(listed, night.events(), night.date, night.config.profiles.recent_days)
+        )
+    for reason, lines in (catalogue.rejected() if catalogue else {}).items():
+        night.book("rejected", lines, reason)
     # Counted from the one column just written: a second Spark pass would run the whole stage again.
     written = arrow(night.store.warehouse, ITEM_PROFILES, {"run_date": night.date}, ["in_catalogue"])
     if unknown := pc.sum(pc.invert(written["in_catalogue"])).as_py():

@@ -12,12 +12,12 @@ from nightrec.tables import ITEM_PROFILES, USER_PROFILES
 
 
 def run(night: Night) -> None:
-    """Describe every user."""
+    """Describe every user and book the lines of the snapshot that are no user."""
     settings = night.config.profiles
     with raw.readable():
         snapshot = raw.users(night.spark, night.config.paths.raw, night.date)
         profiles = user_profiles(
-            snapshot,
+            snapshot.rows if snapshot else None,
             night.events(),
             night.read(ITEM_PROFILES),
             night.date,
@@ -27,6 +27,8 @@ def run(night: Night) -> None:
             eligible_days=settings.eligible_days,
         )
         night.replace(USER_PROFILES, profiles)
+    for reason, lines in (snapshot.rejected() if snapshot else {}).items():
+        night.book("rejected", lines, reason)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ Rows = Callable[[Table, list[dict[str, Any]]], DataFrame]
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    running = session(Spark(master="local[2]", partitions=2, driver_memory="3g"), "tests", preload=True)
+    running = session(Spark(master="local[2]", partitions=2, driver_memory="3g"), "tests", warm=True)
     yield running
     running.stop()
 

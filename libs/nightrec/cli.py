@@ -81,9 +81,10 @@ def _open(
 
     settings = configuration.load(config)
     die_with_parent()
-    spark = session(settings.spark, f"nightrec {name} {night.date()}", preload=name in ("run", "train"))
+    warm = name in ("run", "train")
+    spark = session(settings.spark, f"nightrec {name} {night.date()}", warm=warm)
     try:
-        with Night(spark, settings, night.date(), als, ranker) as opened:
+        with Night(spark, settings, night.date(), als, ranker, warm=warm) as opened:
             yield opened
     finally:
         spark.stop()

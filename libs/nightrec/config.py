@@ -147,6 +147,11 @@ class Candidates(_Section):
     cooccurrence: Count = Field(100, description="by items acted on by the same users")
     text: Count = Field(50, description="by texts near the recent items'")
     segment: Count = Field(50, description="by popularity in the user's segment")
+    segment_prior: float = Field(
+        50.0,
+        ge=0,
+        description="recent users by which everybody's most popular item leads in every segment, others in proportion",
+    )
     popularity: Count = Field(50, description="by recent popularity")
     editorial: tuple[str, ...] = Field((), description="items picked by hand, in order: the last step of the ladder")
     neighbours: Positive = Field(100, description="co-occurring items kept per item")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from nightrec import raw
-from nightrec.events.clean import classified, clean_events
+from nightrec.events.clean import readable
 from nightrec.metrics.ranking import per_user
 from nightrec.report.night import Quality
 from nightrec.tables import CANDIDATES, PUBLISHED_TOPK
@@ -46,14 +46,14 @@ def quality(night: Night) -> Quality | None:
         .select(F.col("list_key").alias("user_id"), "item_id", F.col("popularity_rank").alias("rank"))
     )
     lines = raw.events(night.spark, night.config.paths.raw, dates)
-    with raw.readable(), classified(lines, None, night.config.events, night.config.event_weights()) as found:
-        truth = _truth(night, clean_events(found.events)).join(
-            served.select("user_id").distinct(), "user_id", "left_semi"
-        )
+    with raw.readable():
+        later = readable(lines, night.config.events, night.config.event_weights())
+        truth = _truth(night, later).join(served.select("user_id").distinct(), "user_id", "left_semi").persist()
         ours, theirs = (
             per_user(lists, truth, k).agg(F.count("*"), F.avg("ndcg"), F.avg("recall")).first()
             for lists in (served, popular)
         )
+        truth.unpersist()
     if ours is None or theirs is None or not ours[0]:
         return None
     return Quality(ours[0], k, len(dates), ours[1], ours[2], theirs[1], theirs[2])

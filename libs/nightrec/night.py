@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
+# What stages ask of past events; the rest (keys, contexts, times of delivery) would only fill a warm session's memory.
+HISTORY = ("ingest_date", "event_date", "event_ts", "user_id", "item_id", "event_type", "weight", "text")
+
+
 @dataclass(frozen=True)
 class Books:
     """What one stage did: the lines of its ledger and how long it took."""
@@ -47,6 +51,7 @@ class Night:
     """The night of `date`: its settings, its tables, the models it uses, and the books of the stage that runs.
 
     `als_model` and `ranker_model` name models; `same-date` is the factorization trained as of `date` itself.
+    `warm` says that many stages will run in this session: it then keeps the past events in Spark's cache.
     """
 
     def __init__(
@@ -57,10 +62,13 @@ class Night:
         als_model: str | None = None,
         ranker_model: str | None = None,
         store: Store | None = None,
+        *,
+        warm: bool = False,
     ) -> None:
         self.spark = spark
         self.config = config
         self.date = night
+        self.warm = warm
         self.store = store or Store(spark, config.paths.warehouse, run_id=uuid.uuid4().hex[:12])
         self._als_argument = als_model
         self._ranker_argument = ranker_model
@@ -69,7 +77,7 @@ class Night:
 
     def at(self, night: date, als_model: str | None = None) -> Night:
         """Another night in the same process, under the same hold on the warehouse."""
-        return Night(self.spark, self.config, night, als_model, self._ranker_argument, self.store)
+        return Night(self.spark, self.config, night, als_model, self._ranker_argument, self.store, warm=self.warm)
 
     @property
     def als_model(self) -> str:
@@ -102,12 +110,13 @@ class Night:
         return self.store.read(table, where)
 
     def events(self, until: date | None = None, after: date | None = None) -> DataFrame:
-        """clean_events that arrived up to `until` (this night) and, where given, later than `after`."""
+        """HISTORY of clean_events that arrived up to `until` (this night) and, where given, later than `after`."""
         from pyspark.sql import functions as F
 
         until = until or self.date
         self._lines[self.date, "input", CLEAN_EVENTS.name] = self.store.rows(CLEAN_EVENTS, after=after, until=until)
-        frame = self.store.read(CLEAN_EVENTS).where(F.col("ingest_date") <= F.lit(until))
+        rows = self.store.kept(CLEAN_EVENTS, HISTORY) if self.warm else self.store.read(CLEAN_EVENTS).select(*HISTORY)
+        frame = rows.where(F.col("ingest_date") <= F.lit(until))
         return frame if after is None else frame.where(F.col("ingest_date") > F.lit(after))
 
     def replace(self, table: Table, frame: DataFrame, where: Where | None = None) -> Commit:

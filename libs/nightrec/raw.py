@@ -10,10 +10,12 @@ import re
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from nightrec.errors import BadInput
@@ -31,6 +33,17 @@ _ITEM_TYPES = {
 _USER_TYPES = {"user_id": "string", "attributes": "map<string,string>", "blocked_items": "array<string>"}
 _FOLDER = re.compile(r"ingest_date=(\d{4}-\d{2}-\d{2})")
 
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot's rows, one per id, and what is counted of the lines that are none while the rows are read."""
+
+    rows: DataFrame
+    counted: Observation
+
+    def rejected(self) -> dict[str, int]:
+        """Lines left out, by reason. Call it after `rows` were read: until then it waits."""
+        return {reason: int(count) for reason, count in self.counted.get.items() if count}
 
 
 def ingest_dates(root: str, kind: str) -> list[date]:
@@ -64,22 +77,22 @@ def events(spark: SparkSession, root: str, dates: Sequence[date]) -> DataFrame:
     the strings of EVENT_FIELDS, context map<string,string>, and _corrupt: the line where it is not one JSON object of
     this shape in UTF-8 (or one CSV row as wide as the header), else NULL. Raises BadInput for files of unknown kind.
     """
-    paths = [path for day in sorted(dates) for path in _files(root, "events", day)]
+    paths = [path for day in sorted(dates) for path in files(root, "events", day)]
     with readable():
         return read(spark, paths, EVENT_FIELDS, ("context",))
 
 
-def items(spark: SparkSession, root: str, as_of: date) -> DataFrame | None:
+def items(spark: SparkSession, root: str, as_of: date) -> Snapshot | None:
     """The latest catalogue snapshot not after `as_of`, one row per item_id; None where there is none.
 
     Columns: item_id, title, description, categories array, tags array, attributes map, available_from and
-    available_until timestamp; NULL where the snapshot does not say. Rows without an id, and broken lines, are left out;
-    of several rows with one id the largest by content is kept. Lists may also be given as text: a|b.
+    available_until timestamp; NULL where the snapshot does not say. Rows without an id, and broken lines, are left out
+    and counted; of several rows with one id the largest by content is kept. Lists may also be given as text: a|b.
     """
     return _snapshot(spark, root, "items", as_of, _ITEM_TYPES)
 
 
-def users(spark: SparkSession, root: str, as_of: date) -> DataFrame | None:
+def users(spark: SparkSession, root: str, as_of: date) -> Snapshot | None:
     """The latest user snapshot not after `as_of`, one row per user_id, by the rules of `items`; None without one.
 
     Columns: user_id, attributes map<string,string>, blocked_items array<string>.
@@ -135,8 +148,11 @@ def _children(folder: str) -> list[tuple[str, bool]] | None:
     return sorted(child for child in found if not child[0].startswith((".", "_")))
 
 
-def _files(root: str, kind: str, day: date) -> list[str]:
-    """Data files of one ingest date. BadInput names what is neither hidden nor of a known kind: no line goes unseen."""
+def files(root: str, kind: str, day: date) -> list[str]:
+    """Data files of one ingest date, none where it has no folder.
+
+    BadInput names what is neither hidden nor of a known kind: no line goes unseen.
+    """
     folder = f"{root}/{kind}/ingest_date={day}"
     paths = []
     for name, is_folder in _children(folder) or []:
@@ -149,18 +165,25 @@ def _files(root: str, kind: str, day: date) -> list[str]:
     return paths
 
 
-def _snapshot(spark: SparkSession, root: str, kind: str, as_of: date, types: dict[str, str]) -> DataFrame | None:
+def _snapshot(spark: SparkSession, root: str, kind: str, as_of: date, types: dict[str, str]) -> Snapshot | None:
     """The latest snapshot not after `as_of` that has files (an empty folder is a delivery that has not come)."""
     days = reversed([day for day in ingest_dates(root, kind) if day <= as_of])
-    paths = next((files for day in days if (files := _files(root, kind, day))), None)
+    paths = next((found for day in days if (found := files(root, kind, day))), None)
     if paths is None:
         return None
     key, *others = types
     with readable():
-        found = read(spark, paths, list(types))
-    rows = found.where(F.col("_corrupt").isNull() & ~is_blank(F.col(key))).select(
+        lines = read(spark, paths, list(types))
+    is_broken, has_no_id = F.col("_corrupt").isNotNull(), is_blank(F.col(key))
+    counted = Observation()
+    observed = lines.observe(
+        counted,
+        F.count_if(is_broken).alias("broken_line"),
+        F.count_if(~is_broken & has_no_id).alias(f"missing_{key}"),
+    )
+    rows = observed.where(~is_broken & ~has_no_id).select(
         *(typed(F.col(name), type_).alias(name) for name, type_ in types.items())
     )
     content = F.struct(*others)
     kept = rows.groupBy(key).agg(F.max_by(content, F.to_json(content)).alias("_kept"))
-    return kept.select(key, *(F.col(f"_kept.{name}") for name in others))
+    return Snapshot(kept.select(key, *(F.col(f"_kept.{name}") for name in others)), counted)

@@ -13,17 +13,30 @@ if TYPE_CHECKING:
 
 _WORKERS = "spark.python.daemon.module"
 
+# A night on two cores is over before the JVM's second compiler pays: left at its defaults it took 122 of 380 core
+# seconds. It waits until code is ten times as hot, which a large log's loops soon are; one collector for few cores.
+_JVM = " ".join(
+    (
+        "-XX:Tier4InvocationThreshold=50000",
+        "-XX:Tier4MinInvocationThreshold=6000",
+        "-XX:Tier4CompileThreshold=150000",
+        "-XX:Tier4BackEdgeThreshold=400000",
+        "-XX:ReservedCodeCacheSize=512m",
+        "-XX:+UseParallelGC",
+    )
+)
 
-def session(settings: Spark, name: str, *, preload: bool = False) -> SparkSession:
+
+def session(settings: Spark, name: str, *, warm: bool = False) -> SparkSession:
     """A session with Delta, UTC and partitions sized for the data; one that already runs (a test's) is reused.
 
     Under spark-submit the master and every setting given there win over the config's; Delta's jars lie in pyspark's
-    jar folder (`make install`) or are named to spark-submit by `--packages`. `preload` is for sessions that run a whole
+    jar folder (`make install`) or are named to spark-submit by `--packages`. `warm` is for sessions that run a whole
     night: see `nightrec.workers`.
     """
     from pyspark.sql import SparkSession
 
-    if preload:
+    if warm:
         settings = settings.model_copy(update={"options": {_WORKERS: "nightrec.workers"} | settings.options})
     # Without this a worker with another Python fails only at the first Python function.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -75,6 +88,9 @@ def _options(settings: Spark, master: str) -> dict[str, str]:
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.memory": settings.driver_memory,
+            "spark.driver.extraJavaOptions": _JVM,
+            # Generated code of all stages: past nights that are replayed for training need the same again.
+            "spark.sql.codegen.cache.maxEntries": "2000",
             # One JVM: a task that waits for data on its own machine waits for nothing.
             "spark.locality.wait": "0s",
             # A first load names a file per ingest date: on one disk, listing them takes a job of as many tasks and 8 s.

@@ -1,7 +1,7 @@
 """Where the Python workers of a whole night are forked from: heavy libraries are loaded once, not by each worker.
 
 Spark ends workers that were idle for a minute and starts new ones; each that encodes, trains or scores would import
-torch and transformers again. Named to Spark by `session(..., preload=True)`, which makes it the parent of its workers.
+torch and transformers again. Named to Spark by `session(..., warm=True)`, which makes it the parent of its workers.
 """
 
 # Loaded for the workers that are forked from here. Nothing of it starts a thread before it is used: a fork is safe.

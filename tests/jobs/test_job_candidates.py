@@ -166,7 +166,9 @@ def test_candidates_job(config: Any, rows: Any) -> None:
     assert set(ann) == {"c", "d", "f"}  # a and b seen, e disliked; d was only shown; f arrives tomorrow
     # a: 3 users, c: 2, both have a and c: 2. b is the newest item, shared with c by bob alone.
     assert abs(ann["c"]["cooccurrence_score"] - 2 / 6**0.5 / 1.5849625) < 1e-6
-    assert (ann["c"]["als_score"], ann["c"]["segment_score"], ann["c"]["popularity_score"]) == (2.0, 1.0, 2.0)
+    # One user of the segment, and the prior's 50 times what c has of a, which everybody likes best.
+    assert abs(ann["c"]["segment_score"] - (1 + 50 * 2 / 3)) < 1e-5
+    assert (ann["c"]["als_score"], ann["c"]["popularity_score"]) == (2.0, 2.0)
     assert (ann["c"]["source"], ann["c"]["because_item_id"]) == ("als", "a")
     assert (ann["f"]["source"], ann["f"]["text_rank"], ann["f"]["because_item_id"]) == ("text", 1, "b")
     assert (ann["d"]["source"], ann["d"]["popularity_rank"]) == ("text", 3)
@@ -185,7 +187,7 @@ def test_candidates_job(config: Any, rows: Any) -> None:
     assert [i for i, row in sorted(found("user", "dan").items()) if "popularity_rank" in row] == ["a", "b", "c"]
 
     south, own = found("segment", "south"), found("item", "a")
-    assert {i: row["segment_score"] for i, row in south.items() if "segment_score" in row} == {"a": 1.0, "c": 1.0}
+    assert {i: row["segment_rank"] for i, row in south.items() if "segment_rank" in row} == {"a": 1, "c": 2}
     assert "a" not in own and own["b"]["text_score"] == 1.0 and own["b"]["because_item_id"] == "a"
     assert found("item", "gone")  # people may look at what they cannot have
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,37 @@ def test_one_pass_is_night_by_night_and_again_the_same(
     ]
     rejected = arrow(at_once, REJECTED_EVENTS, {"ingest_date": DAYS[0]}, ["reason", "file", "raw"]).to_pylist()
     assert {"reason": "broken_line", "file": "part-0.jsonl.gz", "raw": "broken"} in rejected
+
+
+def test_a_date_that_comes_late_makes_duplicates_of_later_ones(
+    spark: SparkSession, strict: Config, store: Store, tmp_path: Path,
+) -> None:
+    first, second, third = DAYS
+    lines = history()
+    write(strict.paths.raw, second, lines[second])
+    clean(spark, strict, store, second)
+    # The first date has no folder and is booked as empty when a night asks for it; its files come after that.
+    clean(spark, strict, store, first)
+    write(strict.paths.raw, first, lines[first])
+    write(strict.paths.raw, third, lines[third])
+    clean(spark, strict, store, third)
+    in_order = Store(spark, str(tmp_path / "in order"), run_id="order")
+    for day in DAYS:
+        clean(spark, strict, in_order, day)
+    in_order.close()
+    assert content(strict.paths.warehouse) == content(in_order.warehouse)
+
+
+def test_raw_files_that_are_gone_take_nothing_away(spark: SparkSession, config: Config, store: Store) -> None:
+    first, second, _ = DAYS
+    for day in (first, second):
+        write(config.paths.raw, day, [event(day)])
+        clean(spark, config, store, day)
+    before = content(config.paths.warehouse)
+    for day in (first, second):
+        shutil.rmtree(Path(config.paths.raw) / "events" / f"ingest_date={day}")
+    assert clean(spark, config, store, second).lines == ()
+    assert content(config.paths.warehouse) == before
 
 
 def test_empty_nights_are_in_the_books(spark: SparkSession, config: Config, store: Store) -> None:

@@ -41,7 +41,7 @@ def test_profiles_of_a_night_rest_on_what_had_arrived(night: Night, rows: Any) -
         root,
         "items",
         NIGHT,
-        [{"item_id": "a", "title": "Early"}, {"item_id": "b", "title": "B", "categories": ["Art"]}],
+        [{"item_id": "a", "title": "Early"}, {"item_id": "b", "title": "B", "categories": ["Art"]}, {"title": "none"}],
     )
     snapshot(root, "users", NIGHT, [{"user_id": "u", "blocked_items": ["b"]}])
     # `gone` is not in the catalogue.
@@ -50,7 +50,7 @@ def test_profiles_of_a_night_rest_on_what_had_arrived(night: Night, rows: Any) -
 
     def both() -> list[list[dict[str, Any]]]:
         books = night.run("item_profiles", item_profiles.run)
-        assert (books.rows("written"), books.rows("unknown_item")) == (3, 1)
+        assert (books.rows("written"), books.rows("unknown_item"), books.rows("rejected")) == (3, 1, 1)
         assert night.run("user_profiles", user_profiles.run).rows("written") == 1
         return [
             arrow(warehouse, table, {"run_date": NIGHT}).sort_by(table.key[1]).to_pylist()

@@ -156,8 +156,9 @@ def test_the_latest_snapshot_not_after_the_night(spark: SparkSession, tmp_path: 
     snapshot("items", "2026-03-11", '{"item_id": "tomorrow", "title": "leak"}')
     assert raw.items(spark, str(tmp_path), dt.date(2026, 2, 28)) is None
     assert raw.users(spark, str(tmp_path), DAY) is None
-    items = raw.items(spark, str(tmp_path), DAY)
-    assert items is not None
+    snapshot_found = raw.items(spark, str(tmp_path), DAY)
+    assert snapshot_found is not None
+    items = snapshot_found.rows
     assert [field.dataType.simpleString() for field in items.schema] == [
         "string", "string", "string", "array<string>", "array<string>", "map<string,string>", "timestamp", "timestamp",
     ]
@@ -168,6 +169,7 @@ def test_the_latest_snapshot_not_after_the_night(spark: SparkSession, tmp_path: 
         "attributes": [("year", "1999")], "available_from": dt.datetime(2025, 12, 31, 23, tzinfo=dt.UTC),
         "available_until": dt.datetime(2026, 3, 10, 10, tzinfo=dt.UTC),
     }
+    assert snapshot_found.rejected() == {"broken_line": 1, "missing_item_id": 2}
     assert found["twice"] == dict.fromkeys(items.columns) | {"item_id": "twice", "title": "B"}
 
     # Parquet lists and maps, and a column left out
@@ -176,4 +178,5 @@ def test_the_latest_snapshot_not_after_the_night(spark: SparkSession, tmp_path: 
     pq.write_table(pa.table({"user_id": [1], "blocked_items": [["a", "b"]]}), folder / "part-0.parquet")
     users = raw.users(spark, str(tmp_path), DAY)
     assert users is not None
-    assert users.toArrow().to_pylist() == [{"user_id": "1", "attributes": None, "blocked_items": ["a", "b"]}]
+    assert users.rows.toArrow().to_pylist() == [{"user_id": "1", "attributes": None, "blocked_items": ["a", "b"]}]
+    assert users.rejected() == {}

@@ -67,6 +67,11 @@ def classified(
         reasoned.unpersist()
 
 
+def readable(lines: DataFrame, settings: Events, weights: Mapping[str, float]) -> DataFrame:
+    """Raw lines that say something (rule 1), with repeats and robots: enough to look at days that are not cleaned."""
+    return with_reason(with_values(lines, settings, weights), settings).where(F.col("reason").isNull())
+
+
 def with_values(lines: DataFrame, settings: Events, weights: Mapping[str, float]) -> DataFrame:
     """Logged strings as values: NULL where unreadable. Ids stay exactly as logged; an event type loses case and blanks.
 

@@ -46,7 +46,7 @@ class Catalogue:
     has_vector: Bools
     neighbours: Any  # N x A, sparse rows of similarities above 0
     segments: pa.StringArray  # S
-    segment_counts: Any  # S x A, sparse rows of user counts above 0
+    segment_counts: Any  # S x A, sparse rows of shrunk user counts above 0
     popularity: Ints  # A x 2: recent users, users ever
     editorial: Ints  # A, place in the hand-made list from 0, -1 for none
 

@@ -102,7 +102,7 @@ def _nearest(lists: Lists, items: Catalogue, rows: Ints, columns: Ints) -> Ints:
 
 
 def segment(lists: Lists, items: Catalogue) -> tuple[Scores, None]:
-    """Recent users of the item inside the list's segment."""
+    """Recent users of the item inside the list's segment, shrunk towards everybody's (`candidates.segments`)."""
     known = lists.segment >= 0
     total = np.zeros((len(lists), items.width))
     if known.any():
