@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import re
 import shlex
@@ -27,12 +28,12 @@ def commands() -> list[str]:
 def events_file(folder: Path) -> tuple[Path, Shop]:
     """events.csv with column names of its own, from the planted shop's log."""
     shop = write_raw(folder / "log", users=30, items=40, days=50)
-    rows = []
-    for file in sorted((folder / "log/events").glob("*/*.jsonl")) + sorted((folder / "log/events").glob("*/*.gz")):
-        import gzip
-
-        text = gzip.decompress(file.read_bytes()).decode()
-        rows += [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+    lines = [
+        line
+        for file in sorted((folder / "log/events").glob("*/*.gz"))
+        for line in gzip.decompress(file.read_bytes()).decode().splitlines()
+    ]
+    rows = [json.loads(line) for line in lines if line.endswith("}")]  # but for the broken one
     target = folder / "events.csv"
     with target.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
@@ -63,7 +64,7 @@ def test_the_commands_of_the_readme_do_what_they_say(tmp_path: Path) -> None:
     assert set(said) == {"doctor", "init", "run", "show", "report"}
     # Every guess follows from how the file was made.
     assert all(name in said["init"] for name in ("customer", "product", "action", "when"))
-    assert "31 lists" in said["run"] or "Published" in said["run"]
+    assert "Published: " in said["run"] and "Try next:" in said["run"]
     # Even users like even items: each of the user's own list is named with its reason.
     assert user_id(4) in said["show"] and "because of" in said["show"]
     assert "published_topk" in said["report"] and "clean_events" in said["report"]

@@ -29,9 +29,10 @@ LISTS = 200
 # Each command line of the README: the tests that run it, and words that they must hold to do so. None where the checks
 # below stand for it (they parse it, or look the target up). A new command without an entry here fails.
 SUBMIT, CLUSTER, AIRFLOW = "jobs/test_spark_submit.py", "jobs/test_standalone_cluster.py", "airflow_dags/*.py"
+EVENING = "test_first_evening.py"  # takes its commands from the README
 RUN_BY: dict[str, tuple[str, tuple[str, ...]] | None] = {
     r"make [a-z-]+( DATE=\S+)?": None,
-    r"\.venv/bin/nightrec (doctor|init|run|show|report)\b.*": None,
+    r"\.venv/bin/nightrec (doctor|init|run|show|report)\b.*": (EVENING, ("README.md", ".venv/bin/nightrec ")),
     r"spark-submit --master 'local\[2\]' jobs/clean_events\.py .*": (
         SUBMIT,
         ("jobs/clean_events.py", "--config"),

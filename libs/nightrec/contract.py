@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nightrec.errors import ContractError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
 
@@ -72,3 +72,13 @@ class Table:
         if problems:
             raise ContractError(f"{self.name} ({where}): " + "; ".join(problems))
         return frame.select(self.names)
+
+
+def no_rows(spark: SparkSession, ddl: str) -> DataFrame:
+    """A frame of columns without rows. Those of createDataFrame([]), none, come from a Python worker: 6 s to start."""
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import StructType
+
+    schema = StructType.fromDDL(ddl)
+    assert isinstance(schema, StructType)
+    return spark.range(0).select(*(F.lit(None).cast(field.dataType).alias(field.name) for field in schema))

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pyspark.errors import AnalysisException
 from pyspark.sql import functions as F
 
+from nightrec.contract import no_rows
 from nightrec.errors import BadInput
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ def read(spark: SparkSession, paths: Sequence[str], strings: Sequence[str], maps
             frames.append(reader(spark, chosen, strings, maps))
     if not frames:
         fields = [*(f"{name} string" for name in strings), *(f"{name} map<string,string>" for name in maps)]
-        schema = f"ingest_date date, file string, raw string, {', '.join(fields)}, _corrupt string"
-        return spark.createDataFrame([], schema)
+        ddl = f"ingest_date date, file string, raw string, {', '.join(fields)}, _corrupt string"
+        return no_rows(spark, ddl)
     return reduce(lambda left, right: left.unionByName(right), frames)
 
 

@@ -10,6 +10,7 @@ from importlib import import_module
 from nightrec import models
 from nightrec.night import Books, Night
 from nightrec.pipeline import NIGHT, SAME_DATE, Stage, training
+from nightrec.session import wake_workers
 
 # Called with a stage's label when it starts; the context it returns ends with the stage.
 Watch = Callable[[str], AbstractContextManager[object]]
@@ -35,6 +36,8 @@ def run(night: Night, watch: Watch) -> Iterator[Books]:
     with watch(clean.name):
         books = run_stage(night, clean)
     yield books
+    # Not before: the first stage has both cores busy with compiling itself.
+    wake_workers(night.spark)
     if not all(models.newest(night.store.warehouse, kind, night.date) for kind in ("als", "ranker")):
         yield from train(night.at(night.date - timedelta(days=1)), watch)
     for stage in rest:

@@ -57,7 +57,7 @@ def history() -> dict[dt.date, list[str]]:
 
 def write(root: str, day: dt.date, lines: list[str]) -> None:
     folder = Path(root) / "events" / f"ingest_date={day}"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "part-0.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
 
 
@@ -127,10 +127,10 @@ def test_a_date_that_comes_late_makes_duplicates_of_later_ones(
 ) -> None:
     first, second, third = DAYS
     lines = history()
+    # The first date's folder is empty when the second night comes, and is booked so; its files come after that.
+    (Path(strict.paths.raw) / "events" / f"ingest_date={first}").mkdir(parents=True)
     write(strict.paths.raw, second, lines[second])
     clean(spark, strict, store, second)
-    # The first date has no folder and is booked as empty when a night asks for it; its files come after that.
-    clean(spark, strict, store, first)
     write(strict.paths.raw, first, lines[first])
     write(strict.paths.raw, third, lines[third])
     clean(spark, strict, store, third)

@@ -29,10 +29,11 @@ def arrives(night: Night, days_after: int, *events: tuple[str, str]) -> None:
 
 
 def test_lists_are_held_against_what_came_later(night: Night, rows: Any) -> None:
-    past = Night(night.spark, night.config, night.date, als_model=MODEL, store=night.store)
+    past = Night(night.spark, night.config, night.date, als_model=MODEL, ranker_model="ranker-test", store=night.store)
     night.store.replace(
         CLEAN_EVENTS,
-        rows(CLEAN_EVENTS, [{"ingest_date": night.date, "user_id": "u", "item_id": "seen", "weight": 1.0}]),
+        rows(CLEAN_EVENTS, [{"ingest_date": night.date, "user_id": "u", "item_id": "seen", "weight": 1.0,
+                             "event_type": "view"}]),
         {"ingest_date": night.date},
     )
     places = [{"rank": rank, "item_id": item, "score": 1.0 / rank, "source": "als", "reason": "-"}

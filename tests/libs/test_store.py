@@ -198,9 +198,11 @@ def test_an_id_cannot_end_a_literal() -> None:
 def test_hostile_ids_select_their_own_rows(first: Store, rows: Rows) -> None:
     # ids as partition-like filters and in a second partition column
     line = {"run_date": MONDAY, "fate": "read", "reason": "", "row_count": 1, "run_id": "first"}
-    hostile = ["o'neil \\", "x') OR ('1' = '1", "ключ"]
+    hostile = ["o'neil \\", "x') OR ('1' = '1", "a/b%20=c d"]
     for stage in hostile:
         first.put(LEDGER, [line | {"stage": stage}], {"run_date": MONDAY, "stage": stage})
     assert sorted(row["stage"] for row in arrow(first.warehouse, LEDGER).to_pylist()) == sorted(hostile)
     for stage in hostile:
         assert [row["stage"] for row in first.read(LEDGER, {"stage": stage}).collect()] == [stage]
+    with pytest.raises(ContractError, match="'ключ' names a partition and is not ASCII"):
+        first.put(LEDGER, [line | {"stage": "ключ"}], {"run_date": MONDAY, "stage": "ключ"})
