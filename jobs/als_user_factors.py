@@ -16,7 +16,7 @@ from nightrec.als.fold_in import changed_users, user_factors
 from nightrec.errors import UsageError
 from nightrec.night import Night, main
 from nightrec.store import partitions
-from nightrec.tables import ALS_ITEM_FACTORS, ALS_USER_FACTORS
+from nightrec.tables import ALS_ITEM_FACTORS, ALS_USER_FACTORS, CLEAN_EVENTS
 
 
 def run(night: Night) -> None:
@@ -43,10 +43,20 @@ def run(night: Night) -> None:
 
 
 def solved_before(night: Night) -> date | None:
-    """The latest earlier night whose users were solved against the same item factors."""
-    known = partitions(night.store.warehouse, ALS_USER_FACTORS)
-    nights = [date.fromisoformat(p["run_date"]) for p in known if p["als_model"] == night.als_model]
-    return max((day for day in nights if day < night.date), default=None)
+    """The latest earlier night whose users were solved against the same item factors, if its rows still hold.
+
+    They do not where the factors, or what had arrived by that night, were written anew since: a date that came late.
+    """
+    model, store = night.als_model, night.store
+    known = partitions(store.warehouse, ALS_USER_FACTORS)
+    nights = [date.fromisoformat(p["run_date"]) for p in known if p["als_model"] == model]
+    since = max((day for day in nights if day < night.date), default=None)
+    if since is None:
+        return None
+    solved_at = store.changed_at(ALS_USER_FACTORS, {"run_date": since, "als_model": model})
+    learned_at = store.changed_at(ALS_ITEM_FACTORS, {"model_id": model})
+    cleaned_at = store.changed_at(CLEAN_EVENTS, until=since)
+    return since if max(learned_at, cleaned_at) < solved_at else None
 
 
 if __name__ == "__main__":

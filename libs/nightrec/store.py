@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -304,20 +304,27 @@ class Store:
         self, table: Table, where: Where | None = None, after: date | None = None, until: date | None = None
     ) -> int:
         """Rows of the partitions that `where` names, or of dates of the first partition column, from the log alone."""
+        return sum(int(file["num_records"] or 0) for file in self._files(table, where, after, until))
+
+    def changed_at(self, table: Table, where: Where | None = None, until: date | None = None) -> int:
+        """When the newest file of those partitions was written, in milliseconds since 1970; 0 where there is none."""
+        return max((int(file["modification_time"]) for file in self._files(table, where, None, until)), default=0)
+
+    def _files(
+        self, table: Table, where: Where | None, after: date | None, until: date | None
+    ) -> Iterator[Mapping[str, Any]]:
+        """What the log says of each file of the partitions that `where` names and of the dates between."""
         if not exists(self.warehouse, table):
-            return 0
-        files = pa.table(DeltaTable(location(self.warehouse, table)).get_add_actions(flatten=True)).to_pylist()
+            return
         wanted = {name: {str(v) for v in _values(value)} for name, value in (where or {}).items()}
         first = f"partition.{table.partition[0]}" if table.partition else ""
-        return sum(
-            int(file["num_records"] or 0)
-            for file in files
-            if all(
+        actions = DeltaTable(location(self.warehouse, table)).get_add_actions(flatten=True)
+        for file in pa.table(actions).to_pylist():
+            named = (
                 str(file[f"partition.{name}"]) in values for name, values in wanted.items() if name in table.partition
             )
-            and (after is None or file[first] > after)
-            and (until is None or file[first] <= until)
-        )
+            if all(named) and (after is None or file[first] > after) and (until is None or file[first] <= until):
+                yield file
 
     def version(self, table: Table) -> int:
         """Latest version of a table; -1 where it does not exist yet."""

@@ -80,6 +80,11 @@ def test_factor_jobs(spark: Any, config: Any, store: Any, rows: Any) -> None:
     third = Night(spark, config, THIRD, als_model=model, ranker_model="any", store=store)
     books = third.run("als_user_factors", als_user_factors.run)
     assert (books.rows("solved"), books.rows("copied"), books.rows("written")) == (0, 4, 4)
+    # A date that came late is cleaned: what was solved on the nights since then no longer holds, whoever it is about.
+    store.append(CLEAN_EVENTS, rows(CLEAN_EVENTS, [event("b", "z", FIRST, weight=9.0)]))
+    fourth = Night(spark, config, FOURTH, als_model=model, ranker_model="any", store=store)
+    books = fourth.run("als_user_factors", als_user_factors.run)
+    assert (books.rows("solved"), books.rows("copied"), books.rows("written")) == (4, 0, 4)
     unknown = Night(spark, config, SECOND, als_model="als-typo", ranker_model="any", store=store)
     with pytest.raises(UsageError, match="2026-03-09: there are no item factors named als-typo"):
         unknown.run("als_user_factors", als_user_factors.run)
