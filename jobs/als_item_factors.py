@@ -5,17 +5,23 @@ spark-submit jobs/als_item_factors.py --config var/demo/nightrec.toml --date 199
 
 from __future__ import annotations
 
+from datetime import date
+
 from nightrec.als.factorize import item_factors
 from nightrec.models import als_model_id
 from nightrec.night import Night, main
-from nightrec.tables import ALS_ITEM_FACTORS
+from nightrec.tables import ALS_ITEM_FACTORS, ALS_MODELS, CLEAN_EVENTS
 
 
 def run(night: Night) -> None:
-    """Train as of the night's date and replace that model's partition."""
-    model_id = als_model_id(night.date, night.config)
-    frame = item_factors(night.events(), night.config.als, night.date, model_id)
-    night.replace(ALS_ITEM_FACTORS, frame, {"as_of_date": night.date, "model_id": model_id})
+    """Train as of the night's date; replace that model's factors, then its row."""
+    settings, model_id = night.config.als, als_model_id(night.date, night.config)
+    key: dict[str, str | date] = {"as_of_date": night.date, "model_id": model_id}
+    versions = {CLEAN_EVENTS.name: night.store.version(CLEAN_EVENTS)}
+    frame, losses = item_factors(night.events(), settings, night.config.horovod, night.date, model_id)
+    night.replace(ALS_ITEM_FACTORS, frame, key)
+    told = {name: str(value) for name, value in settings.model_dump().items()}
+    night.store.put(ALS_MODELS, [{**key, "settings": told, "data_versions": versions, "losses": losses}], key)
 
 
 if __name__ == "__main__":

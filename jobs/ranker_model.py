@@ -2,17 +2,17 @@
 
     spark-submit jobs/ranker_model.py --config nightrec.toml --date 2026-03-10
 
-The session needs ranker.processes task slots at once. Weights: MODEL_ID/model.safetensors under paths.models.
+The session needs horovod.processes task slots at once. Weights: MODEL_ID/model.safetensors under paths.models.
 """
 
 from functools import partial
 from pathlib import Path
 
+from nightrec.launch import on_executors
 from nightrec.models import ranker_model_id
 from nightrec.night import Night, main
 from nightrec.ranker import dataset, model
 from nightrec.ranker.features import FEATURES
-from nightrec.ranker.launch import on_executors
 from nightrec.ranker.train import train
 from nightrec.store import arrow
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
@@ -20,17 +20,17 @@ from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
 
 def run(night: Night) -> None:
     """Train as of the night's date; the same date and settings replace the same model."""
-    settings, key = night.config.ranker, {"as_of_date": night.date}
+    settings, horovod, key = night.config.ranker, night.config.horovod, {"as_of_date": night.date}
     model_id = ranker_model_id(night.date, night.config)
     versions = {RANKER_EXAMPLES.name: night.store.version(RANKER_EXAMPLES)}
     read = partial(arrow, night.store.warehouse, RANKER_EXAMPLES, key, dataset.COLUMNS)
-    trained = on_executors(night.spark, partial(train, read, settings), settings.processes, settings.start_timeout_s)[0]
+    trained = on_executors(night.spark, partial(train, read, settings), horovod.processes, horovod.start_timeout_s)[0]
     weights = f"{model_id}/model.safetensors"
     sha256 = model.write(trained.weights, Path(night.config.paths.models) / weights)
     row = {
         **key, "model_id": model_id, "weights": weights, "weights_sha256": sha256, "features": list(FEATURES),
         "settings": {name: str(value) for name, value in settings.model_dump().items()}, "data_versions": versions,
-        "processes": settings.processes, "best_epoch": trained.best_epoch, "epochs": trained.epochs,
+        "processes": horovod.processes, "best_epoch": trained.best_epoch, "epochs": trained.epochs,
     }
     night.book("written", night.store.put(RANKER_MODELS, [row], {**key, "model_id": model_id}).rows, RANKER_MODELS.name)
 

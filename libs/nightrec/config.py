@@ -106,14 +106,24 @@ class Profiles(_Section):
     )
 
 
+class Horovod(_Section):
+    """The processes that train together, factors and ranker alike: as many executor cores at once."""
+
+    processes: Positive = Field(2, description="processes, one on each core or GPU")
+    start_timeout_s: Positive = Field(120, description="seconds to wait for all processes to start")
+
+
 class Als(_Section):
     """Implicit-feedback alternating least squares."""
 
     rank: Positive = Field(32, description="length of a factor vector")
     iterations: Positive = Field(8, description="alternations of training")
-    regularisation: float = Field(0.05, gt=0, description="times the number of a row's entries, as in Zhou et al. 2008")
-    alpha: float = Field(10.0, gt=0, description="confidence is 1 + alpha x log(1 + weight); Hu et al. 2008")
-    blocks: Positive = Field(2, description="user and item blocks, pinned: another count is another model")
+    alpha: float = Field(10.0, gt=0, description="confidence is unobserved + alpha x log(1 + weight); Hu et al. 2008")
+    unobserved: float = Field(1.0, gt=0, description="confidence of a pair that was never seen; Rendle et al. 2021")
+    regularisation: float = Field(0.05, gt=0, description="times (entries + offset x other side) ^ power of a row")
+    frequency_power: float = Field(1.0, ge=0, description="1 as in Zhou et al. 2008; 0: every row alike")
+    frequency_offset: float = Field(0.0, ge=0, description="Rendle et al. 2021 take the confidence of unseen pairs")
+    blocks: Positive = Field(8, description="user and item blocks, pinned: another count is another model")
     seed: int = 17
 
 
@@ -179,8 +189,6 @@ class Ranker(_Section):
     batch: Positive = Field(1024, description="examples per step over all processes")
     epochs: Positive = Field(20, description="passes over the examples at most")
     patience: Positive = Field(3, description="epochs without a better validation loss before training stops")
-    processes: Positive = Field(2, description="Horovod processes")
-    start_timeout_s: Positive = Field(120, description="seconds to wait for all processes to start")
     seed: int = 17
 
 
@@ -218,6 +226,7 @@ class Config(_Section):
     spark: Spark = Spark()
     events: Events = Events()
     profiles: Profiles = Profiles()
+    horovod: Horovod = Horovod()
     als: Als = Als()
     encoder: Encoder = Encoder()
     candidates: Candidates = Candidates()

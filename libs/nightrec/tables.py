@@ -173,6 +173,21 @@ ALS_ITEM_FACTORS = Table(
     ),
 )
 
+ALS_MODELS = Table(
+    name="als_models",
+    stage="als_item_factors",
+    grain="one factorization, written after its factors",
+    key=("model_id",),
+    partition=("as_of_date", "model_id"),
+    columns=(
+        Column("as_of_date", "date", "training date"),
+        Column("model_id", "string", "id of the factorization: date and settings"),
+        Column("settings", "map<string,string>", "every setting of the training"),
+        Column("data_versions", "map<string,bigint>", "Delta version of each input table"),
+        Column("losses", "array<double>", "the objective after each iteration (als/kernel.py)"),
+    ),
+)
+
 ALS_USER_FACTORS = Table(
     name="als_user_factors",
     stage="als_user_factors",
@@ -438,6 +453,7 @@ TABLES = (
     ITEM_PROFILES,
     USER_PROFILES,
     ALS_ITEM_FACTORS,
+    ALS_MODELS,
     ALS_USER_FACTORS,
     ITEM_EMBEDDINGS,
     USER_EMBEDDINGS,

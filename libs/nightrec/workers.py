@@ -5,6 +5,8 @@ torch and transformers again. Named to Spark by `session(..., warm=True)`, which
 """
 
 # Loaded for the workers that are forked from here. Nothing of it starts a thread before it is used: a fork is safe.
+import horovod.torch  # noqa: F401
+import numba  # noqa: F401
 import numpy as np  # noqa: F401
 import pandas as pd  # noqa: F401
 import pyarrow as pa  # noqa: F401

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
@@ -122,9 +121,8 @@ def test_cleaning_factors_and_embeddings_equal_those_of_one_process(
         assert ordered(warehouse, table, key).equals(ordered(alone.paths.warehouse, table, key))
     assert store.arrow(warehouse, CLEAN_EVENTS).num_rows == shop.accepted
     factors = [ordered(of, ALS_ITEM_FACTORS, ["item_id"]) for of in (warehouse, alone.paths.warehouse)]
-    assert factors[0].drop_columns("factors").equals(factors[1].drop_columns("factors"))
+    assert factors[0].equals(factors[1])  # to the last bit
     assert set(factors[0]["model_id"].to_pylist()) == {als_model_id(shop.last, alone)}
-    assert np.allclose(*(np.array(table["factors"].to_pylist()) for table in factors), atol=1e-4)
     vectors = [ordered(of, ITEM_EMBEDDINGS, ["text_hash"]) for of in (warehouse, alone.paths.warehouse)]
     assert vectors[0]["text_hash"].equals(vectors[1]["text_hash"])
     # Batches of another size round otherwise: bfloat16 keeps three digits.

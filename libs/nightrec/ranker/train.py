@@ -48,7 +48,7 @@ def train(read: Read, settings: Ranker) -> Trained:
     valid split, which lies later in time, and keeps the weights of the lowest.
     """
     if settings.batch % hvd.size():
-        raise UsageError(f"ranker.batch = {settings.batch} does not divide by ranker.processes = {hvd.size()}")
+        raise UsageError(f"ranker.batch = {settings.batch} does not divide by horovod.processes = {hvd.size()}")
     torch.manual_seed(settings.seed)
     device = _device()
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from nightrec.als.confidence import pair_weights, with_item_idx, with_user_idx
-from nightrec.als.factorize import item_factors, ratings, trained
+from nightrec.als.confidence import pair_weights
+from nightrec.als.factorize import item_factors
 from nightrec.als.fold_in import user_factors
-from nightrec.config import Als
+from nightrec.config import Als, Horovod
 from nightrec.errors import BadInput
 from nightrec.tables import CLEAN_EVENTS
 
 DAY = dt.date(2026, 3, 10)
-SMALL = Als(rank=5, iterations=5, alpha=5.0, regularisation=0.05)
+SMALL = Als(rank=2, iterations=8, alpha=5.0, regularisation=0.05, blocks=3)
 
 
 def planted() -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def test_pair_weights(rows: Any) -> None:
 
 def test_planted_tastes_come_back_bit_for_bit(rows: Any) -> None:
     events = planted()
-    frame = item_factors(rows(CLEAN_EVENTS, events), SMALL, DAY, "m")
+    frame, losses = item_factors(rows(CLEAN_EVENTS, events), SMALL, Horovod(processes=2), DAY, "m")
     first = frame.toArrow().sort_by("item_id")
     assert set(first["model_id"].to_pylist()) == {"m"} and set(first["as_of_date"].to_pylist()) == {DAY}
     vectors = np.array(first["factors"].to_pylist())
@@ -60,38 +60,55 @@ def test_planted_tastes_come_back_bit_for_bit(rows: Any) -> None:
     assert len(names) == 20
     for item, row in zip(names, near, strict=True):
         assert names[int(row.argmax())].rstrip("0123456789") == item.rstrip("0123456789"), item
-    # The same pairs in another order, in more partitions, and with one event split in two.
+    assert len(losses) == SMALL.iterations and losses == sorted(losses, reverse=True)
+    # The same pairs in another order, in more partitions, with one event split in two, and all in one process.
     split = {**events[0], "weight": 0.5}
     again = [split, *reversed(events[1:]), {**events[0], "weight": events[0]["weight"] - 0.5}]
     shuffled = rows(CLEAN_EVENTS, again).repartition(5, F.col("item_id"))
-    assert item_factors(shuffled, SMALL, DAY, "m").toArrow().sort_by("item_id").equals(first)
+    alone, same_losses = item_factors(shuffled, SMALL, Horovod(processes=1), DAY, "m")
+    assert alone.toArrow().sort_by("item_id").equals(first) and same_losses == losses
+
+
+def test_the_last_loss_is_that_of_the_factors(rows: Any) -> None:
+    """Users solved exactly can only be better than the trainer's, and by little: both are its half-step."""
+    frame = rows(CLEAN_EVENTS, planted()).persist()
+    long = SMALL.model_copy(update={"iterations": 60})
+    items, losses = item_factors(frame, long, Horovod(processes=2), DAY, "m")
+    ours = {r["user_id"]: np.array(r["factors"]) for r in user_factors(frame, items, long).toArrow().to_pylist()}
+    vectors = {r["item_id"]: np.array(r["factors"]) for r in items.toArrow().to_pylist()}
+    weights = {(r["user_id"], r["item_id"]): r["weight"] for r in pair_weights(frame).toArrow().to_pylist()}
+    frame.unpersist()
+    total = 0.0
+    for user, x in ours.items():
+        for item, y in vectors.items():
+            weight = weights.get((user, item), 0.0)
+            total += (1 + SMALL.alpha * weight) * (x @ y - (weight > 0)) ** 2
+    for side, place in ((ours, 0), (vectors, 1)):
+        for name, vector in side.items():
+            total += SMALL.regularisation * sum(pair[place] == name for pair in weights) * (vector @ vector)
+    assert losses[-1] * 0.999 < total <= losses[-1] * (1 + 1e-6)
 
 
 def test_users_equal_the_last_half_step_of_the_trainer(rows: Any) -> None:
-    """Spark ML ends by solving the users against its final item factors: ours must be those."""
+    """At the end of a long training a half-step changes nothing: the users it solved and ours are the same."""
     frame = rows(CLEAN_EVENTS, planted()).persist()
-    pairs = pair_weights(frame)
-    index = with_index(frame)
-    model = trained(ratings(pairs, index, SMALL.blocks), SMALL)
-    by_idx = {r["id"]: r["features"] for r in model.userFactors.toArrow().to_pylist()}
-    number = {r["user_id"]: r["user_idx"] for r in with_user_idx(with_item_idx(pairs, index)).toArrow().to_pylist()}
-    assert len(set(number.values())) == len(number) == 24
-    items = model.itemFactors.withColumnRenamed("id", "item_idx").withColumnRenamed("features", "factors")
-    named = items.join(frame.sparkSession.createDataFrame(index), "item_idx").select("item_id", "factors")
-    ours = {r["user_id"]: r["factors"] for r in user_factors(frame, named, SMALL).toArrow().to_pylist()}
+    long = SMALL.model_copy(update={"iterations": 400})
+    items, _ = item_factors(frame, long, Horovod(processes=2), DAY, "m")
+    users = user_factors(frame, items, long).toArrow().to_pylist()
+    swapped = user_factors(
+        frame.select(F.col("user_id").alias("item_id"), F.col("item_id").alias("user_id"), "weight"),
+        frame.sparkSession.createDataFrame(
+            [(r["user_id"], r["factors"]) for r in users], "item_id string, factors array<float>"
+        ),
+        long,
+    )
     frame.unpersist()
-    assert set(ours) == set(number)
-    for user, factors in ours.items():
-        np.testing.assert_allclose(factors, by_idx[number[user]], atol=1e-5, err_msg=user)
-
-
-def with_index(frame: Any) -> Any:
-    from nightrec.als.confidence import item_index
-
-    return item_index(frame.select("item_id").toArrow()["item_id"])
+    ours = {r["user_id"]: r["factors"] for r in swapped.toArrow().to_pylist()}
+    for row in items.toArrow().to_pylist():
+        np.testing.assert_allclose(row["factors"], ours[row["item_id"]], atol=1e-5, err_msg=row["item_id"])
 
 
 def test_nothing_to_factorize(rows: Any) -> None:
     only_seen = rows(CLEAN_EVENTS, [{"user_id": "a", "item_id": "x", "weight": 0.0}])
     with pytest.raises(BadInput, match="2026-03-10: no event with weight above 0 had arrived by then"):
-        item_factors(only_seen, SMALL, DAY, "m")
+        item_factors(only_seen, SMALL, Horovod(), DAY, "m")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 
-from nightrec.als import fold_in
-from nightrec.als.fold_in import Solver, user_factors
+from nightrec.als.fold_in import user_factors
 from nightrec.config import Als
 from nightrec.tables import ALS_ITEM_FACTORS, CLEAN_EVENTS
 
@@ -22,23 +20,6 @@ def written_out(factors: Any, items: Any, weights: Any) -> Any:
         left += SETTINGS.alpha * weight * np.outer(factors[item], factors[item])
         right += (1 + SETTINGS.alpha * weight) * factors[item]
     return np.linalg.solve(left, right)
-
-
-@pytest.mark.parametrize("cells", [2**22, 1])  # all users of a length at once, and one by one
-def test_solver(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
-    rng = np.random.default_rng(0)
-    factors = rng.normal(size=(50, 6)).astype(np.float32).astype(np.float64)
-    # One entry; a power of two and one more, where the padding doubles; every item.
-    lengths = [1, 2, 3, 4, 5, 8, 9, 31, 32, 33, 50, 1]
-    items = [rng.permutation(50)[:n] for n in lengths]
-    weights = [rng.uniform(0.1, 3, n) for n in lengths]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    whole = Solver.of(factors, SETTINGS).solve(offsets, np.concatenate(items), np.concatenate(weights))
-    monkeypatch.setattr(fold_in, "_CELLS", cells)
-    solved = Solver.of(factors, SETTINGS).solve(offsets, np.concatenate(items), np.concatenate(weights))
-    expected = [written_out(factors, i, w) for i, w in zip(items, weights, strict=True)]
-    np.testing.assert_allclose(solved, expected, rtol=1e-5, atol=1e-6)
-    assert np.array_equal(solved, whole)
 
 
 def test_items_the_model_does_not_know(rows: Any) -> None:

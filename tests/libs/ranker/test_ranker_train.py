@@ -15,12 +15,12 @@ import pytest
 
 from nightrec.config import Ranker
 from nightrec.errors import BadInput, NightrecError, UsageError
+from nightrec.launch import on_executors
 from nightrec.ranker import model
 from nightrec.ranker.features import FEATURES
-from nightrec.ranker.launch import on_executors
 from nightrec.ranker.train import train
 
-SETTINGS = Ranker(batch=256, epochs=3, hidden=(16, 8), dropout=0.3, negatives_share=1.0, start_timeout_s=60)
+SETTINGS = Ranker(batch=256, epochs=3, hidden=(16, 8), dropout=0.3, negatives_share=1.0)
 
 
 def planted(file: Path, users: int = 60, per_user: int = 20) -> Path:
@@ -53,7 +53,7 @@ def examples(tmp_path_factory) -> Path:
 
 def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS):
     trainer = partial(train, partial(pq.read_table, file), settings)
-    return on_executors(spark, trainer, processes, settings.start_timeout_s)
+    return on_executors(spark, trainer, processes, 60)
 
 
 def test_one_and_two_processes_walk_the_same_path(spark, examples, tmp_path):
@@ -104,7 +104,7 @@ def test_the_message_of_a_failing_rank_reaches_the_driver(spark):
 
 
 def test_a_user_s_mistake_keeps_its_class(spark, examples, tmp_path):
-    with pytest.raises(UsageError, match=r"ranker.batch = 255 does not divide by ranker.processes = 2"):
+    with pytest.raises(UsageError, match=r"ranker.batch = 255 does not divide by horovod.processes = 2"):
         run(spark, examples, 2, SETTINGS.model_copy(update={"batch": 255}))
     table = pq.read_table(examples)
     pq.write_table(table.filter(pa.compute.equal(table["split"], "train")), tmp_path / "train_only.parquet")
@@ -141,6 +141,6 @@ def test_a_killed_rank_ends_the_run_and_the_next_one_works(spark):
 
 def test_too_few_slots_is_said_at_once(spark):
     started = time.monotonic()
-    with pytest.raises(UsageError, match=r"ranker.processes = 3, but the session on local\[2\] has 2 task slots; give"):
+    with pytest.raises(UsageError, match=r"horovod.processes = 3, but .* local\[2\] has 2 task slots; give"):
         on_executors(spark, lambda: None, 3, 600)
     assert time.monotonic() - started < 30

@@ -25,7 +25,7 @@ import pyarrow as pa
 from nightrec.errors import NightrecError, UsageError
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 T = TypeVar("T")
 Address = tuple[str, int]
@@ -41,21 +41,38 @@ class _Failure:
 
 
 def on_executors(spark: SparkSession, function: Callable[[], T], processes: int, start_timeout_s: int) -> list[T]:
-    """Call `function` in `processes` Horovod processes at once; their results, by rank (they pass through the driver).
+    """Call `function` in `processes` Horovod processes at once; their results, by rank. See `over_partitions`."""
+    rows = spark.range(0, processes, 1, processes)
+    return over_partitions(rows, lambda batches: _after(batches, function), processes, start_timeout_s)
 
+
+def _after(batches: Iterator[pa.RecordBatch], function: Callable[[], T]) -> T:
+    for _ in batches:
+        pass
+    return function()
+
+
+def over_partitions(
+    rows: DataFrame, function: Callable[[Iterator[pa.RecordBatch]], T], processes: int, start_timeout_s: int
+) -> list[T]:
+    """Call `function` on the batches of each of `rows`'s partitions, `processes` of them, in as many Horovod processes.
+
+    The results, by rank; they pass through the driver. A rank is not the number of its partition: which rank a process
+    got, it asks Horovod.
     Works wherever barrier tasks do: local, standalone, YARN, Kubernetes; not with dynamic allocation. Spark starts all
     ranks or none and ends all when one dies. Raises UsageError where the session has too few task slots, the first
     failing rank's NightrecError as it is, and any other failure as a NightrecError that holds the rank's traceback.
     """
+    spark = rows.sparkSession
     _await_slots(spark, processes, start_timeout_s)
     with _rendezvous(spark) as address:
 
-        def rank(_: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            number, result = _run_rank(function, address, start_timeout_s)
+        def rank(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            number, result = _run_rank(lambda: function(batches), address, start_timeout_s)
             yield pa.RecordBatch.from_pydict({"rank": [number], "result": [pickle.dumps(result)]})
 
         # Through Arrow, not as an RDD: an RDD's workers come from a second parent, which would load torch again (6 s).
-        ranks = spark.range(0, processes, 1, processes).mapInArrow(rank, "rank long, result binary", barrier=True)
+        ranks = rows.mapInArrow(rank, "rank long, result binary", barrier=True)
         try:
             found = ranks.toArrow().to_pylist()
         except Exception as error:
@@ -77,8 +94,9 @@ def _await_slots(spark: SparkSession, processes: int, timeout_s: int) -> None:
     while (slots := java.maxNumConcurrentTasks(profile)) < processes:
         if not waits or time.monotonic() > deadline:
             raise UsageError(
-                f"ranker.processes = {processes}, but the session on {spark.sparkContext.master} has {slots} task slots"
-                f"{f' after {timeout_s} s' if waits else ''}; give it more executor cores or set ranker.processes lower"
+                f"horovod.processes = {processes}, but the session on {spark.sparkContext.master} has {slots} task "
+                f"slots{f' after {timeout_s} s' if waits else ''}; give it more executor cores or set "
+                "horovod.processes lower"
             )
         time.sleep(0.5)
 
