@@ -26,6 +26,10 @@ from nightrec.als.kernel import Floats, Objective, Rows
 # "Applications of the Conjugate Gradient Method for Implicit Feedback Collaborative Filtering").
 CG_STEPS = 3
 
+ENTRIES = pa.schema(
+    {"block": pa.int32(), "is_item": pa.bool_(), "row": pa.int32(), "column": pa.int32(), "weight": pa.float32()}
+)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -66,11 +70,11 @@ class Trained:
 def train(plan: Plan, batches: Iterator[pa.RecordBatch]) -> Trained | None:
     """Train in all processes of the running Horovod job; rank 0 returns the result, the others None.
 
-    `batches` hold the entries of this process's blocks, each block in one process: `block`, `is_item` (whether the row
+    `batches` hold the ENTRIES of this process's blocks, each block in one process: `block`, `is_item` (whether the row
     is an item's or a user's), `row` its number, `column` the number of the other side, `weight`.
     """
     torch.set_num_threads(1)
-    held = _held(pa.Table.from_batches(list(batches)), plan)
+    held = _held(pa.Table.from_batches((batch.cast(ENTRIES) for batch in batches), ENTRIES), plan)
     users = np.zeros((held.users.count, plan.rank), np.float32)
     items = np.random.default_rng(plan.seed).standard_normal((plan.items, plan.rank), np.float32)
     items *= np.float32(plan.rank**-0.5)
@@ -116,19 +120,20 @@ def _half_step(
     objective: Objective, rows: dict[int, Rows], factors: Floats, side: Side, fixed: Floats, other: Side, held: Held
 ) -> None:
     """Solve this process's rows of a side, and give every process what the others have solved."""
-    grams = _gathered([_square(fixed[other.slice(block)])[None] for block in held.mine])
+    width = fixed.shape[1]
+    grams = _gathered(np.empty((0, width, width)), [_square(fixed[other.slice(block)])[None] for block in held.mine])
     gram = grams[np.argsort(held.blocks)].sum(axis=0)
     for block, entries in rows.items():
         objective.solve(entries, factors[side.slice(block)], fixed, gram, CG_STEPS)
-    solved, start = _gathered([factors[side.slice(block)] for block in held.mine]), 0
+    solved, start = _gathered(factors[:0], [factors[side.slice(block)] for block in held.mine]), 0
     for block in held.blocks:
         factors[side.slice(block)] = solved[start : start + side.size(block)]
         start += side.size(block)
 
 
-def _gathered(own: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """The arrays of all processes, one under the other, rank by rank."""
-    gathered: npt.NDArray[Any] = hvd.allgather(torch.from_numpy(np.concatenate(own))).numpy()
+def _gathered(nothing: npt.NDArray[Any], own: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """The arrays of all processes, one under the other, rank by rank; `nothing` is what one without blocks has."""
+    gathered: npt.NDArray[Any] = hvd.allgather(torch.from_numpy(np.concatenate([nothing, *own]))).numpy()
     return gathered
 
 

@@ -108,6 +108,14 @@ def test_users_equal_the_last_half_step_of_the_trainer(rows: Any) -> None:
         np.testing.assert_allclose(row["factors"], ours[row["item_id"]], atol=1e-5, err_msg=row["item_id"])
 
 
+def test_a_process_without_blocks_takes_part(rows: Any) -> None:
+    # One user and one item lie in one or two of 8 blocks: of 2 processes one may have none.
+    for user in ("a", "b", "c"):
+        only = rows(CLEAN_EVENTS, [{"user_id": user, "item_id": "x", "weight": 1.0}])
+        frame, losses = item_factors(only, Als(rank=2, iterations=3), Horovod(processes=2), DAY, "m")
+        assert [len(row["factors"]) for row in frame.toArrow().to_pylist()] == [2] and np.isfinite(losses).all()
+
+
 def test_nothing_to_factorize(rows: Any) -> None:
     only_seen = rows(CLEAN_EVENTS, [{"user_id": "a", "item_id": "x", "weight": 0.0}])
     with pytest.raises(BadInput, match="2026-03-10: no event with weight above 0 had arrived by then"):
