@@ -1,6 +1,8 @@
 """als_item_factors: everything that had arrived by the date, factorized; one row per item, kept under a model id.
 
-spark-submit jobs/als_item_factors.py --config var/demo/nightrec.toml --date 1998-03-01
+    spark-submit jobs/als_item_factors.py --config var/demo/nightrec.toml --date 1998-03-01
+
+The session needs horovod.processes task slots at once. als_models records each iteration's loss.
 """
 
 from __future__ import annotations
