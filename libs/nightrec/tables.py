@@ -31,6 +31,10 @@ _LIST_KIND = Column(
     "whom the list is for: user, segment, item (similar items) or everyone",
     check="list_kind IN ('user', 'segment', 'item', 'everyone')",
 )
+_TRAINED_FROM = (
+    Column("settings", "map<string,string>", "every setting of the training"),
+    Column("data_versions", "map<string,bigint>", "Delta version of each input table"),
+)
 _LIST_KEY = Column("list_key", "string", "user id, segment name, item id, or the word everyone")
 _LIST_ID = Column("list_id", "string", "fingerprint of kind, key and items in order: what a logged impression names")
 _SOURCE = Column("source", "string", "the candidate source that ranked the item highest")
@@ -182,8 +186,7 @@ ALS_MODELS = Table(
     columns=(
         Column("as_of_date", "date", "training date"),
         Column("model_id", "string", "id of the factorization: date and settings"),
-        Column("settings", "map<string,string>", "every setting of the training"),
-        Column("data_versions", "map<string,bigint>", "Delta version of each input table"),
+        *_TRAINED_FROM,
         Column("losses", "array<double>", "the objective after each iteration (als/kernel.py)"),
     ),
 )
@@ -305,8 +308,7 @@ RANKER_MODELS = Table(
         Column("weights", "string", "safetensors file under models/"),
         Column("weights_sha256", "string", "fingerprint of that file"),
         Column("features", "array<string>", "feature names in order"),
-        Column("settings", "map<string,string>", "every setting of the training"),
-        Column("data_versions", "map<string,bigint>", "Delta version of each input table"),
+        *_TRAINED_FROM,
         Column("processes", "int", "Horovod processes"),
         Column("best_epoch", "int", "1-based epoch whose weights were kept"),
         Column(

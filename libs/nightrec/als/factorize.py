@@ -6,7 +6,7 @@ from datetime import date
 from functools import partial
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from nightrec.als.confidence import item_index, pair_weights, with_item_idx, with_user_idx
@@ -55,14 +55,11 @@ def entries(pairs: DataFrame, index: pa.Table, blocks: int, processes: int) -> D
     """Every pair as an entry of its user's row and of its item's, `processes` partitions with whole blocks each."""
     indexed = with_user_idx(with_item_idx(pairs, index))
 
-    def side(is_item: bool, row: str, column: str) -> DataFrame:
-        return indexed.select(
-            F.pmod(row, F.lit(blocks)).alias("block"),
-            F.lit(is_item).alias("is_item"),
-            F.col(row).alias("row"),
-            F.col(column).alias("column"),
-            "weight",
-        )
+    def entry(is_item: bool, row: str, column: str) -> Column:
+        numbers = F.col(row).alias("row"), F.col(column).alias("column")
+        return F.struct(F.lit(is_item).alias("is_item"), *numbers, "weight")
 
-    both = side(False, "user_idx", "item_idx").unionByName(side(True, "item_idx", "user_idx"))
+    # Both from one row: the users are numbered once.
+    twice = F.array(entry(False, "user_idx", "item_idx"), entry(True, "item_idx", "user_idx"))
+    both = indexed.select(F.inline(twice)).select(F.pmod("row", F.lit(blocks)).alias("block"), "*")
     return both.repartitionById(processes, F.pmod("block", F.lit(processes)))

@@ -90,8 +90,9 @@ class Objective:
         """
         kind = fixed.dtype.type
         _conjugate_gradient(
-            rows.starts, rows.columns, rows.weights.astype(kind), factors, fixed, (self.unobserved * gram).astype(kind),
-            self.penalties(rows.lengths, len(fixed)).astype(kind), kind(self.alpha), kind(self.unobserved), steps,
+            rows.starts, rows.columns, rows.weights.astype(kind, copy=False), factors, fixed,
+            (self.unobserved * gram).astype(kind), self.penalties(rows.lengths, len(fixed)).astype(kind),
+            kind(self.alpha), kind(self.unobserved), steps,
         )  # fmt: skip
 
     def loss(self, rows: Rows, factors: Floats, fixed: Floats, row_gram: Doubles, gram: Doubles) -> float:

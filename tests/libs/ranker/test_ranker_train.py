@@ -141,6 +141,7 @@ def test_a_killed_rank_ends_the_run_and_the_next_one_works(spark):
 
 def test_too_few_slots_is_said_at_once(spark):
     started = time.monotonic()
-    with pytest.raises(UsageError, match=r"horovod.processes = 3, but .* local\[2\] has 2 task slots; give"):
+    said = r"horovod.processes = 3, but the session on local\[2\] has 2 task slots; give"
+    with pytest.raises(UsageError, match=said):
         on_executors(spark, lambda: None, 3, 600)
     assert time.monotonic() - started < 30
