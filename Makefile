@@ -16,7 +16,7 @@ DATA := $(CACHE)/movielens/ml-100k.inter $(CACHE)/encoders/all-MiniLM-L6-v2/mode
 # Another Spark's home or another project's modules must not leak into this one.
 unexport SPARK_HOME SPARK_CONF_DIR PYTHONPATH
 
-.PHONY: help nightly test install airflow-install lint golden constraints doctor clean
+.PHONY: help nightly test install airflow-install lint bench golden constraints doctor clean
 
 help:  ## explain every target (what plain `make` does)
 	@echo "nightrec: a nightly batch recommender. Type make and one of:"; echo
@@ -39,6 +39,9 @@ airflow-install: $(AIRFLOW)  ## Airflow's environment .venv-airflow
 lint: install  ## ruff and strict mypy
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy --no-error-summary
+
+bench: install  ## time it beside its peers, an hour or two; one benchmark with ONLY=topk
+	@.venv/bin/python infra/benchmarks/bench.py $(if $(ONLY),--only $(ONLY))
 
 golden: airflow-install  ## rebuild the expected spark-submit lines of the DAGs' tests
 	@.venv-airflow/bin/python tests/airflow_dags/rendered.py --write

@@ -4,5 +4,5 @@
 . "$(dirname "$0")/common.sh"
 
 compile=(pip compile --quiet --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python "$(python311)")
-uv "${compile[@]}" --extra test --output-file constraints.txt pyproject.toml
+uv "${compile[@]}" --extra test --extra bench --output-file constraints.txt pyproject.toml
 uv "${compile[@]}" --group airflow --output-file constraints-airflow.txt

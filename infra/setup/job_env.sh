@@ -6,7 +6,7 @@ infra/setup/system.sh
 say "job environment .venv"
 environment .venv
 # Compiled once: where Python may not write beside the packages, each worker would compile 7 s of torch and transformers.
-uv pip install --quiet --compile-bytecode --python .venv/bin/python --constraints constraints.txt --editable '.[test]'
+uv pip install --quiet --compile-bytecode --python .venv/bin/python --constraints constraints.txt --editable '.[test,bench]'
 wheel=$(infra/setup/horovod.sh)
 uv pip install --quiet --python .venv/bin/python --no-deps "$wheel"
 # Spark reads its log settings there; without them each session begins with eight lines of warnings.
