@@ -91,7 +91,7 @@ class Report:
         print(f"  {line}", flush=True)
 
     def outcome(self, goal: Goal) -> str:
-        """met, missed, or unequal work: a ratio between contestants that did other work than each other says nothing."""
+        """met or missed; a ratio between contestants that did not do equal work says nothing."""
         if any(not check.holds for check in self.checks if check.case == goal.case):
             return "missed, for the work was not equal"
         met = goal.ratio <= goal.goal if goal.at_most else goal.ratio >= goal.goal
@@ -121,7 +121,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def side_by_side(contestants: Mapping[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
-    """Seconds of each contestant in each of `runs` rounds; in turn, so that a busy neighbour slows all of them alike."""
+    """Seconds of each contestant in each of `runs` rounds, in turn: a busy neighbour slows all of them alike."""
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(runs):
         for name, work in contestants.items():
