@@ -7,7 +7,9 @@ The session needs horovod.processes task slots at once. als_models records each 
 
 from __future__ import annotations
 
+import shutil
 from datetime import date
+from pathlib import Path
 
 from nightrec.als.factorize import item_factors
 from nightrec.models import als_model_id
@@ -16,14 +18,19 @@ from nightrec.tables import ALS_ITEM_FACTORS, ALS_MODELS, CLEAN_EVENTS
 
 
 def run(night: Night) -> None:
-    """Train as of the night's date; replace that model's factors, then its row."""
+    """Train as of the night's date; replace that model's factors, then its row.
+
+    A training that died goes on from its last iteration.
+    """
     settings, model_id = night.config.als, als_model_id(night.date, night.config)
     key: dict[str, str | date] = {"as_of_date": night.date, "model_id": model_id}
     versions = {CLEAN_EVENTS.name: night.store.version(CLEAN_EVENTS)}
-    frame, losses = item_factors(night.events(), settings, night.config.horovod, night.date, model_id)
+    checkpoint = Path(night.config.paths.models) / model_id / "checkpoint"
+    frame, losses = item_factors(night.events(), settings, night.config.horovod, night.date, model_id, checkpoint)
     night.replace(ALS_ITEM_FACTORS, frame, key)
     told = {name: str(value) for name, value in settings.model_dump().items()}
     night.store.put(ALS_MODELS, [{**key, "settings": told, "data_versions": versions, "losses": losses}], key)
+    shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 if __name__ == "__main__":

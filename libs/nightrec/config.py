@@ -34,7 +34,7 @@ class Paths(_Section):
 
     raw: str = Field("raw", description="raw root: events/, items/, users/, each with ingest_date=YYYY-MM-DD folders")
     warehouse: str = Field("warehouse", description="one Delta table per folder")
-    models: str = Field("models", description="ranker weights; every worker must reach it")
+    models: str = Field("models", description="ranker weights, checkpoints of trainings; every worker must reach it")
     exports: str = Field("exports", description="what downstream systems pick up")
     reports: str = Field("reports", description="books and pictures for people")
 
@@ -111,11 +111,17 @@ class Horovod(_Section):
 
     processes: Positive = Field(2, description="processes, one on each core or GPU")
     start_timeout_s: Positive = Field(120, description="seconds to wait for all processes to start")
+    gathered_mb: Count = Field(
+        2048, description="factors of one side that a process may hold whole, in MB; larger ones come block by block"
+    )
 
 
 class Als(_Section):
-    """Implicit-feedback alternating least squares."""
+    """Alternating least squares."""
 
+    feedback: Literal["implicit", "explicit"] = Field(
+        "implicit", description="explicit: squared error of the latest rating of each pair, all other events left out"
+    )
     rank: Positive = Field(32, description="length of a factor vector")
     iterations: Positive = Field(8, description="alternations of training")
     alpha: float = Field(10.0, gt=0, description="confidence is unobserved + alpha x log(1 + weight); Hu et al. 2008")

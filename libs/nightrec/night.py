@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 # What stages ask of past events; the rest (keys, contexts, times of delivery) would only fill a warm session's memory.
-HISTORY = ("ingest_date", "event_date", "event_ts", "user_id", "item_id", "event_type", "weight", "text")
+HISTORY = ("ingest_date", "event_date", "event_ts", "user_id", "item_id", "event_type", "value", "weight", "text")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What users did, as confidence: one weight per (user, item), and the integer indices the solvers work with.
+"""What users did, one weight per (user, item), and the integer indices the solvers work with.
 
 The weight of a pair is log(1 + sum of its events' weights): the compressed form that Hu, Koren and Volinsky give beside
 the plain one in "Collaborative Filtering for Implicit Feedback Datasets" (2008), section 4. With plain sums one
@@ -34,6 +34,22 @@ def pair_weights(events: DataFrame) -> DataFrame:
     return summed.where(F.col("_units") > 0).select(
         "user_id", "item_id", F.log1p(F.col("_units") / _UNIT).cast("float").alias("weight")
     )
+
+
+def pair_ratings(events: DataFrame) -> DataFrame:
+    """One row per (`user_id`, `item_id`) with a rating: its value as `weight`, float; of several the latest one.
+
+    Of ratings of one instant the highest. Partitioned by user, as `pair_weights`.
+    """
+    rated = events.where((F.col("event_type") == "rating") & F.col("value").isNotNull())
+    latest = F.max_by("value", F.struct("event_ts", "value")).cast("float").alias("weight")
+    narrow = rated.select("user_id", "item_id", "event_ts", "value").repartition("user_id")
+    return narrow.groupBy("user_id", "item_id").agg(latest)
+
+
+def pairs(events: DataFrame, feedback: str) -> DataFrame:
+    """What is factorized: `pair_ratings` of explicit feedback, `pair_weights` of implicit."""
+    return pair_ratings(events) if feedback == "explicit" else pair_weights(events)
 
 
 def item_index(item_ids: pa.ChunkedArray) -> pa.Table:

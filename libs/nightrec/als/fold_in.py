@@ -11,8 +11,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from nightrec.als.confidence import item_index, pair_weights, with_item_idx
-from nightrec.als.kernel import EXACT_STEPS, Doubles, Objective, Rows
+from nightrec.als.confidence import item_index, pairs, with_item_idx
+from nightrec.als.objective import EXACT_STEPS, Doubles, Objective, Rows
 
 if TYPE_CHECKING:
     # Every worker imports this module; the config's pydantic costs each 0.3 s.
@@ -31,7 +31,7 @@ def user_factors(events: DataFrame, item_factors: DataFrame, settings: Als) -> D
     """
     table = item_factors.select("item_id", "factors").toArrow().sort_by("item_id").combine_chunks()
     entries = F.sort_array(F.collect_list(F.struct("item_idx", "weight")))
-    known = with_item_idx(pair_weights(events), item_index(table["item_id"]))
+    known = with_item_idx(pairs(events, settings.feedback), item_index(table["item_id"]))
     users = known.groupBy("user_id").agg(entries.alias("_entries"))
     users = users.select(
         "user_id", F.col("_entries.item_idx").alias("items"), F.col("_entries.weight").alias("weights")

@@ -1,39 +1,49 @@
-"""Alternating least squares in Horovod processes, read downwards: data, factors, half-step, exchange, loss.
+"""Alternating least squares in Horovod processes, read downwards: data, factors, half-steps, loss, checkpoint.
 
 Every process runs `train` on the rows of its own blocks, which stay with it as compressed rows over all iterations;
-what travels is each side's new factors, once per half-step, between the processes and never through the driver. Sums
-over blocks are taken in the order of the blocks, so the result depends on their number and not on how many processes
-share them, nor on the order of the rows.
+what travels is each side's new factors, once per half-step, between the processes. The result depends on the number of
+blocks and not on how many processes share them, nor on the order of the rows, nor on whether the fixed side is held
+whole or comes block by block.
+
+Memory of one of P processes, beyond what Python and its libraries take, for N pairs, U user numbers, I items, D
+factors, F the gathered side's limit in bytes:
+
+    while reading   42 N / P + 8 (U + I)
+    while training  16 N / P + 4 D (U + I) / P + 8 (U + I) / P + side + squares
+    side            4 D max(U, I) where that is at most F, else 4 D (3 max(U, I) / P + max(U, I) / B)
+    squares         8 D^2 (2 B + 2)
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import horovod.torch as hvd
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
-from nightrec.als.blocks import Side
-from nightrec.als.kernel import Floats, Objective, Rows
+from nightrec.als import kernel
+from nightrec.als.blocks import Entries, Side
+from nightrec.als.checkpoint import Checkpoint
+from nightrec.als.exchange import Fixed, Part, Squares, over_blocks
+from nightrec.als.objective import Doubles, Floats, Objective
 
 # Steps of conjugate gradient per half-step, each from the last iteration's factors (Takács, Pilászy & Tikk 2011,
 # "Applications of the Conjugate Gradient Method for Implicit Feedback Collaborative Filtering").
 CG_STEPS = 3
 
-ENTRIES = pa.schema(
-    {"block": pa.int32(), "is_item": pa.bool_(), "row": pa.int32(), "column": pa.int32(), "weight": pa.float32()}
-)
-
 
 @dataclass(frozen=True)
 class Plan:
-    """What every process must know: the objective, the numbers of items and blocks, the factors' width, how long."""
+    """What every process must know: the objective, the numbers of items and blocks, the factors' width, how long.
+
+    `gathered_bytes` bounds the factors of a fixed side that a process holds whole. `checkpoint`, where given, is a
+    folder that every process reaches.
+    """
 
     objective: Objective
     items: int
@@ -41,116 +51,135 @@ class Plan:
     rank: int
     iterations: int
     seed: int
-
-
-@dataclass(frozen=True)
-class Held:
-    """One process's part: its blocks of users and of items as compressed rows, and who has which block."""
-
-    users: Side
-    items: Side
-    user_rows: dict[int, Rows]
-    item_rows: dict[int, Rows]
-    blocks: list[int]  # of all processes, rank by rank
-
-    @property
-    def mine(self) -> list[int]:
-        """This process's blocks."""
-        return list(self.user_rows)
+    gathered_bytes: int
+    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Item factors by item number (I x D), and the loss after each iteration."""
+    """Item factors by item number (I x D), the loss after each iteration; how many iterations a checkpoint spared,
+    and the seconds of the others."""
 
     item_factors: Floats
     losses: list[float]
+    resumed: int
+    seconds: list[float]
 
 
 def train(plan: Plan, batches: Iterator[pa.RecordBatch]) -> Trained | None:
     """Train in all processes of the running Horovod job; rank 0 returns the result, the others None.
 
-    `batches` hold the ENTRIES of this process's blocks, each block in one process: `block`, `is_item` (whether the row
-    is an item's or a user's), `row` its number, `column` the number of the other side, `weight`.
+    `batches` hold the blocks.ENTRIES of this process's blocks, which follow one another, each block in one process:
+    `block`, `is_item` (whether the row is an item's or a user's), `row` its number, `column` the number of the other
+    side, `weight`.
     """
     torch.set_num_threads(1)
-    held = _held(pa.Table.from_batches((batch.cast(ENTRIES) for batch in batches), ENTRIES), plan)
-    users = np.zeros((held.users.count, plan.rank), np.float32)
-    items = np.random.default_rng(plan.seed).standard_normal((plan.items, plan.rank), np.float32)
-    items *= np.float32(plan.rank**-0.5)
+    users, items = _parts(plan, batches)
+    checkpoint = Checkpoint(plan.checkpoint, plan.objective, users, items)
+    losses = checkpoint.resume(plan.iterations)
+    resumed, seconds = len(losses), []
 
-    losses = []
-    for _ in range(plan.iterations):
-        _half_step(plan.objective, held.user_rows, users, held.users, items, held.items, held)
-        _half_step(plan.objective, held.item_rows, items, held.items, users, held.users, held)
-        losses.append(_loss(plan.objective, users, items, held))
-    if hvd.rank():
-        return None
-    return Trained(items[held.items.places(np.arange(plan.items))], losses)
+    fixed, squares = Fixed(items, plan.gathered_bytes), Squares.of(items)
+    for _ in range(resumed, plan.iterations):
+        start = time.perf_counter()
+        half_step(plan.objective, users, fixed, squares.total)
+        of_users = Squares.of(users)
+        half_step(plan.objective, items, Fixed(users, plan.gathered_bytes), of_users.total)
+        fixed, squares = Fixed(items, plan.gathered_bytes), Squares.of(items)
+        losses.append(_loss(plan.objective, users, items, fixed, of_users, squares))
+        seconds.append(time.perf_counter() - start)
+        checkpoint.save(losses)
+
+    factors = fixed.whole if fixed.whole is not None else _collected(fixed, plan)
+    return None if hvd.rank() else Trained(factors[items.side.places()], losses, resumed, seconds)
 
 
-def _held(table: pa.Table, plan: Plan) -> Held:
-    """The entries as compressed rows, their columns as places in the other side's matrix."""
-    mine = sorted(table["block"].unique().to_pylist())
-    of_users = table.filter(pc.invert(table["is_item"]))
-    last = pc.max(of_users["row"]).as_py()
-    told: list[tuple[list[int], int]] = hvd.allgather_object((mine, -1 if last is None else int(last)))
-    users = Side(max(last for _, last in told) + 1, plan.blocks)
-    items = Side(plan.items, plan.blocks)
-    return Held(
-        users,
-        items,
-        _rows(of_users, users, items, mine),
-        _rows(table.filter(table["is_item"]), items, users, mine),
-        [block for blocks, _ in told for block in blocks],
+def _parts(plan: Plan, batches: Iterator[pa.RecordBatch]) -> tuple[Part, Part]:
+    """This process's users and items, with the factors they start from: users none, items by chance from the seed."""
+    entries = Entries.of(batches)
+    told: list[tuple[range, int]] = hvd.allgather_object((entries.blocks, entries.users))
+    held = [blocks for blocks, _ in told]
+    users, items = Side(max(users for _, users in told), plan.blocks), Side(plan.items, plan.blocks)
+    of_users = entries.rows(users, items, of_items=False)
+    of_items = entries.rows(items, users, of_items=True)
+    drawn = [_drawn(plan, block, items.size(block)) for block in entries.blocks]
+    return (
+        Part(users, entries.blocks, of_users, np.zeros((len(of_users.lengths), plan.rank), np.float32), held),
+        Part(items, entries.blocks, of_items, np.concatenate([np.empty((0, plan.rank), np.float32), *drawn]), held),
     )
 
 
-def _rows(entries: pa.Table, side: Side, other: Side, mine: list[int]) -> dict[int, Rows]:
-    rows, weights = entries["row"].to_numpy(), entries["weight"].to_numpy()
-    columns, block_of = other.places(entries["column"].to_numpy()), rows % side.blocks
-    found = {}
-    for block in mine:
-        here = block_of == block
-        found[block] = Rows.of(rows[here] // side.blocks, columns[here], weights[here], side.size(block))
-    return found
+def _drawn(plan: Plan, block: int, rows: int) -> Floats:
+    factors = np.random.default_rng([plan.seed, block]).standard_normal((rows, plan.rank), np.float32)
+    return factors * np.float32(plan.rank**-0.5)
 
 
-def _half_step(
-    objective: Objective, rows: dict[int, Rows], factors: Floats, side: Side, fixed: Floats, other: Side, held: Held
-) -> None:
-    """Solve this process's rows of a side, and give every process what the others have solved."""
-    width = fixed.shape[1]
-    grams = _gathered(np.empty((0, width, width)), [_square(fixed[other.slice(block)])[None] for block in held.mine])
-    gram = grams[np.argsort(held.blocks)].sum(axis=0)
-    for block, entries in rows.items():
-        objective.solve(entries, factors[side.slice(block)], fixed, gram, CG_STEPS)
-    solved, start = _gathered(factors[:0], [factors[side.slice(block)] for block in held.mine]), 0
-    for block in held.blocks:
-        factors[side.slice(block)] = solved[start : start + side.size(block)]
-        start += side.size(block)
+def half_step(objective: Objective, part: Part, fixed: Fixed, gram: Doubles) -> None:
+    """Improve a process's own rows of a side in place, against the other side; `gram` is that side's Y'Y."""
+    if fixed.whole is not None:
+        objective.solve(part.rows, part.factors, fixed.whole, gram, CG_STEPS)
+    else:
+        _routed_half_step(objective, part, fixed, gram)
 
 
-def _gathered(nothing: npt.NDArray[Any], own: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """The arrays of all processes, one under the other, rank by rank; `nothing` is what one without blocks has."""
-    gathered: npt.NDArray[Any] = hvd.allgather(torch.from_numpy(np.concatenate([nothing, *own]))).numpy()
-    return gathered
+def _routed_half_step(objective: Objective, part: Part, fixed: Fixed, gram: Doubles) -> None:
+    """The same steps with all rows abreast: every block of the fixed side comes by once for each of them."""
+    rows, x = part.rows, part.factors
+    gram = (objective.everywhere * gram).astype(np.float32)
+    penalties = objective.penalties(rows.lengths, fixed.count).astype(np.float32)
+    terms = objective.terms(x.dtype)
+
+    def minus_image(out: Floats, of: Floats, share: np.float32) -> None:
+        kernel.everywhere(out, of, gram, penalties)
+        heads = rows.starts[:-1].copy()
+        for low, piece in fixed.pieces():
+            kernel.along(out, of, share, heads, rows.starts[1:], rows.columns, rows.weights, low, piece, terms)
+
+    left, direction, image = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    sizes, enough = np.empty(len(x), np.float32), np.empty(len(x), np.float32)
+    minus_image(left, x, np.float32(1))
+    kernel.begin(left, direction, sizes, enough)
+    for _ in range(CG_STEPS):
+        minus_image(image, direction, np.float32(0))
+        kernel.advance(x, left, direction, image, sizes, enough)
+    x[rows.lengths == 0] = 0
 
 
-def _square(factors: Floats) -> npt.NDArray[np.float64]:
-    wide = factors.astype(np.float64)
-    product: npt.NDArray[np.float64] = wide.T @ wide
-    return product
+def _loss(objective: Objective, users: Part, items: Part, fixed: Fixed, of_users: Squares, of_items: Squares) -> float:
+    """The objective over users and items: each process's share of its blocks, added up in the order of the blocks.
+
+    `fixed` are the items.
+    """
+    rows, terms = users.rows, objective.terms(users.factors.dtype)
+    parts = {}
+    for block in users.blocks:
+        everywhere = objective.everywhere * float((of_users.own[block] * of_items.total).sum())
+        penalties = sum(_penalty(objective, part, block, columns) for part, columns in (
+            (users, items.side.count), (items, users.side.count)
+        ))
+        parts[block] = everywhere + penalties
+    heads = rows.starts[:-1].copy()
+    for low, piece in fixed.pieces():
+        for block in users.blocks:
+            own = users.own(block)
+            parts[block] += float(kernel.entries_loss(
+                heads[own], rows.starts[1:][own], rows.columns, rows.weights, users.factors[own], low, piece, terms,
+                objective.is_explicit,
+            ))  # fmt: skip
+    return float(over_blocks(parts))
 
 
-def _loss(objective: Objective, users: Floats, items: Floats, held: Held) -> float:
-    """The objective: each process's share of its blocks, added up in the order of the blocks."""
-    item_gram, parts = _square(items), {}
-    for block in held.mine:
-        own, columns = users[held.users.slice(block)], items[held.items.slice(block)]
-        penalties = objective.penalties(held.item_rows[block].lengths, held.users.count).astype(np.float64)
-        parts[block] = objective.loss(held.user_rows[block], own, items, _square(own), item_gram) + float(
-            penalties @ np.einsum("rd,rd->r", columns, columns, dtype=np.float64)
-        )
-    every = {block: part for one in hvd.allgather_object(parts) for block, part in one.items()}
-    return float(sum(every[block] for block in sorted(every)))
+def _penalty(objective: Objective, part: Part, block: int, columns: int) -> float:
+    own = part.own(block)
+    factors = part.factors[own]
+    squares = np.einsum("rd,rd->r", factors, factors, dtype=np.float64)
+    return float(objective.penalties(part.rows.lengths[own], columns) @ squares)
+
+
+def _collected(fixed: Fixed, plan: Plan) -> Floats:
+    """All blocks of a side that is not held whole; only rank 0 keeps them, for the result."""
+    factors = np.zeros((fixed.count if not hvd.rank() else 0, plan.rank), np.float32)
+    for low, piece in fixed.pieces():
+        if not hvd.rank():
+            factors[low : low + len(piece)] = piece
+    return factors

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import os
+import shutil
+import signal
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import horovod.torch as hvd
 import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from nightrec.als.confidence import pair_weights
-from nightrec.als.factorize import item_factors
+from nightrec.als.checkpoint import Checkpoint
+from nightrec.als.confidence import item_index, pair_weights
+from nightrec.als.factorize import entries, item_factors
 from nightrec.als.fold_in import user_factors
+from nightrec.als.objective import Objective
+from nightrec.als.train import Plan, train
 from nightrec.config import Als, Horovod
-from nightrec.errors import BadInput
+from nightrec.errors import BadInput, NightrecError
+from nightrec.launch import over_partitions
 from nightrec.tables import CLEAN_EVENTS
 
 DAY = dt.date(2026, 3, 10)
 SMALL = Als(rank=2, iterations=8, alpha=5.0, regularisation=0.05, blocks=3)
+TINY = Objective.of(SMALL)
 
 
 def planted() -> list[dict[str, Any]]:
@@ -106,6 +117,89 @@ def test_users_equal_the_last_half_step_of_the_trainer(rows: Any) -> None:
     ours = {r["user_id"]: r["factors"] for r in swapped.toArrow().to_pylist()}
     for row in items.toArrow().to_pylist():
         np.testing.assert_allclose(row["factors"], ours[row["item_id"]], atol=1e-5, err_msg=row["item_id"])
+
+
+def test_blocks_that_come_one_by_one_give_the_same_bits(rows: Any) -> None:
+    """Memory for no fixed side at all: every block travels, in either number of processes."""
+    frame = rows(CLEAN_EVENTS, planted()).persist()
+    whole, losses = item_factors(frame, SMALL, Horovod(processes=2), DAY, "m")
+    expected = whole.toArrow().sort_by("item_id")
+    for processes in (1, 2):
+        routed, same_losses = item_factors(frame, SMALL, Horovod(processes=processes, gathered_mb=0), DAY, "m")
+        assert routed.toArrow().sort_by("item_id").equals(expected) and same_losses == losses
+    frame.unpersist()
+
+
+def test_ratings_are_met_by_the_products(rows: Any) -> None:
+    """Each user gives every item but one the product of a mood and a merit; the one left out is predicted.
+
+    A pair rated twice counts by its later rating; views say nothing.
+    """
+    moods, merits = np.array([1.0, 1.5, 2.0, 0.5, 1.2]), np.array([1.0, 2.0, 3.0, 2.5])
+    day = [dt.datetime(2026, 3, n, tzinfo=dt.UTC) for n in (1, 2, 3)]
+    events = [
+        {"user_id": f"u{u}", "item_id": f"i{i}", "event_type": "rating", "value": float(m * q), "event_ts": day[1]}
+        for u, m in enumerate(moods) for i, q in enumerate(merits) if (u, i) != (2, 2)
+    ]  # fmt: skip
+    events += [
+        {"user_id": "u0", "item_id": "i0", "event_type": "rating", "value": 99.0, "event_ts": day[0]},  # taken back
+        {"user_id": "u2", "item_id": "i2", "event_type": "view", "value": None, "event_ts": day[2], "weight": 9.0},
+        {"user_id": "u2", "item_id": "i2", "event_type": "purchase", "value": 7.0, "event_ts": day[2], "weight": 9.0},
+    ]
+    # With one factor an item that starts with the other sign may stay there for ever: this seed starts all alike.
+    settings = Als(feedback="explicit", rank=1, iterations=40, regularisation=1e-4, blocks=2, seed=2)
+    frame = rows(CLEAN_EVENTS, events).persist()
+    items, losses = item_factors(frame, settings, Horovod(processes=2), DAY, "m")
+    users = {r["user_id"]: r["factors"][0] for r in user_factors(frame, items, settings).toArrow().to_pylist()}
+    found = {r["item_id"]: r["factors"][0] for r in items.toArrow().to_pylist()}
+    frame.unpersist()
+    for u, mood in enumerate(moods):
+        for i, merit in enumerate(merits):
+            assert users[f"u{u}"] * found[f"i{i}"] == pytest.approx(mood * merit, rel=0.01)
+    assert losses[-1] < 0.02
+    with pytest.raises(BadInput, match="no rating had arrived by then"):
+        item_factors(rows(CLEAN_EVENTS, planted()), settings, Horovod(), DAY, "m")
+
+
+def test_a_killed_training_goes_on_from_its_last_iteration(rows: Any, tmp_path: Path) -> None:
+    def dying(plan: Plan, batches: Any) -> Any:
+        """The training, in which one process is killed as soon as it has written its third iteration."""
+        save = Checkpoint.save
+
+        def last(checkpoint: Checkpoint, losses: list[float]) -> None:
+            save(checkpoint, losses)
+            if len(losses) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        if hvd.rank() == 1:
+            Checkpoint.save = last  # type: ignore[method-assign]  # of this process alone, which will not live
+        return train(plan, batches)
+
+    found = pair_weights(rows(CLEAN_EVENTS, planted())).persist()
+    index = item_index(found.select("item_id").distinct().toArrow()["item_id"])
+
+    def trained(work: Any, folder: Path | None, processes: int = 2, objective: Objective = TINY) -> Any:
+        plan = Plan(objective, 20, 3, rank=2, iterations=8, seed=1, gathered_bytes=2**20, checkpoint=folder)
+        dealt = entries(found, index, 3, processes)
+        return over_partitions(dealt, partial(work, plan), processes, 60)[0]
+
+    undisturbed = trained(train, None)
+    with pytest.raises(NightrecError, match="training process"):
+        trained(dying, tmp_path / "killed")
+    for name in ("alone", "other"):
+        shutil.copytree(tmp_path / "killed", tmp_path / name)
+    # The other process may have been ended before it wrote its third.
+    resumed = trained(train, tmp_path / "killed")
+    assert resumed.resumed in (2, 3) and len(resumed.seconds) == 8 - resumed.resumed
+    alone = trained(train, tmp_path / "alone", processes=1)
+    assert alone.resumed == resumed.resumed
+    for one in (resumed, alone):
+        assert one.losses == undisturbed.losses
+        assert one.item_factors.tobytes() == undisturbed.item_factors.tobytes()
+    # Of another objective, and all done already.
+    assert trained(train, tmp_path / "other", objective=Objective(alpha=1.0, regularisation=1.0)).resumed == 0
+    assert trained(train, tmp_path / "killed").resumed == 8
+    found.unpersist()
 
 
 def test_a_process_without_blocks_takes_part(rows: Any) -> None:
