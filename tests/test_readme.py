@@ -31,7 +31,7 @@ LISTS = 200
 SUBMIT, CLUSTER, AIRFLOW = "jobs/test_spark_submit.py", "jobs/test_standalone_cluster.py", "airflow_dags/*.py"
 EVENING = "test_first_evening.py"  # takes its commands from the README
 RUN_BY: dict[str, tuple[str, tuple[str, ...]] | None] = {
-    r"make [a-z-]+( DATE=\S+)?": None,
+    r"make [a-z-]+( (DATE|ONLY)=\S+)?": None,
     r"\.venv/bin/nightrec (doctor|init|run|show|report)\b.*": (EVENING, ("README.md", ".venv/bin/nightrec ")),
     r"spark-submit --master 'local\[2\]' jobs/clean_events\.py .*": (
         SUBMIT,

@@ -17,7 +17,7 @@ from nightrec.als.blocks import Side
 from nightrec.als.objective import Doubles, Floats, Rows
 
 # Rows squared at once: their copy in double stays small beside the factors.
-_SQUARED = 16_384
+SQUARED = 16_384
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def over_blocks(own: dict[int, Any]) -> Any:
 
 def _square(factors: Floats) -> Doubles:
     total = np.zeros((factors.shape[1], factors.shape[1]))
-    for start in range(0, len(factors), _SQUARED):
-        wide = factors[start : start + _SQUARED].astype(np.float64)
+    for start in range(0, len(factors), SQUARED):
+        wide = factors[start : start + SQUARED].astype(np.float64)
         total += wide.T @ wide
     return total

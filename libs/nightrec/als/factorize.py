@@ -10,7 +10,8 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from nightrec.als.confidence import item_index, pairs, with_item_idx, with_user_idx
+from nightrec.als import confidence
+from nightrec.als.confidence import item_index, with_item_idx, with_user_idx
 from nightrec.als.objective import Objective
 from nightrec.als.train import Plan, train
 from nightrec.config import Als, Horovod
@@ -28,7 +29,7 @@ def item_factors(
     Raises BadInput where there is no pair.
     """
     # Kept for the training: a second pass over 200 days of events costs 1.7 s where the pairs are at hand.
-    found = pairs(events, settings.feedback).persist()
+    found = confidence.pairs(events, settings.feedback).persist()
     try:
         index = item_index(found.select("item_id").distinct().toArrow()["item_id"])
         if not index.num_rows:
@@ -40,7 +41,7 @@ def item_factors(
             horovod.gathered_mb * 2**20, checkpoint,
         )  # fmt: skip
         processes = min(horovod.processes, settings.blocks)
-        dealt = entries(found, index, settings.blocks, processes)
+        dealt = entries(with_user_idx(with_item_idx(found, index)), settings.blocks, processes)
         trained = over_partitions(dealt, partial(train, plan), processes, horovod.start_timeout_s)[0]
     finally:
         found.unpersist()
@@ -53,11 +54,11 @@ def item_factors(
     return frame, trained.losses
 
 
-def entries(found: DataFrame, index: pa.Table, blocks: int, processes: int) -> DataFrame:
-    """Every pair as an entry of its user's row and of its item's; `processes` partitions, each with blocks that follow
-    one another.
+def entries(pairs: DataFrame, blocks: int, processes: int) -> DataFrame:
+    """Every pair (`user_idx`, `item_idx`, `weight`) as an entry of its user's row and of its item's: blocks.ENTRIES.
+
+    In `processes` partitions, each with blocks that follow one another.
     """
-    indexed = with_user_idx(with_item_idx(found, index))
 
     def entry(is_item: bool, row: str, column: str) -> Column:
         numbers = F.col(row).alias("row"), F.col(column).alias("column")
@@ -65,5 +66,5 @@ def entries(found: DataFrame, index: pa.Table, blocks: int, processes: int) -> D
 
     # Both from one row: the users are numbered once.
     twice = F.array(entry(False, "user_idx", "item_idx"), entry(True, "item_idx", "user_idx"))
-    both = indexed.select(F.inline(twice)).select(F.pmod("row", F.lit(blocks)).alias("block"), "*")
+    both = pairs.select(F.inline(twice)).select(F.pmod("row", F.lit(blocks)).alias("block"), "*")
     return both.repartitionById(processes, (F.col("block") * processes / blocks).cast("int"))

@@ -4,14 +4,6 @@ Every process runs `train` on the rows of its own blocks, which stay with it as 
 what travels is each side's new factors, once per half-step, between the processes. The result depends on the number of
 blocks and not on how many processes share them, nor on the order of the rows, nor on whether the fixed side is held
 whole or comes block by block.
-
-Memory of one of P processes, beyond what Python and its libraries take, for N pairs, U user numbers, I items, D
-factors, F the gathered side's limit in bytes:
-
-    while reading   42 N / P + 8 (U + I)
-    while training  16 N / P + 4 D (U + I) / P + 8 (U + I) / P + side + squares
-    side            4 D max(U, I) where that is at most F, else 4 D (3 max(U, I) / P + max(U, I) / B)
-    squares         8 D^2 (2 B + 2)
 """
 
 from __future__ import annotations
@@ -29,7 +21,7 @@ import torch
 from nightrec.als import kernel
 from nightrec.als.blocks import Entries, Side
 from nightrec.als.checkpoint import Checkpoint
-from nightrec.als.exchange import Fixed, Part, Squares, over_blocks
+from nightrec.als.exchange import SQUARED, Fixed, Part, Squares, over_blocks
 from nightrec.als.objective import Doubles, Floats, Objective
 
 # Steps of conjugate gradient per half-step, each from the last iteration's factors (Takács, Pilászy & Tikk 2011,
@@ -92,6 +84,25 @@ def train(plan: Plan, batches: Iterator[pa.RecordBatch]) -> Trained | None:
 
     factors = fixed.whole if fixed.whole is not None else _collected(fixed, plan)
     return None if hvd.rank() else Trained(factors[items.side.places()], losses, resumed, seconds)
+
+
+def memory(
+    pairs: int, users: int, items: int, rank: int, blocks: int, processes: int, gathered_bytes: int
+) -> float:
+    """Bytes that training takes at most in one process, beyond Python and its libraries; blocks being of like size.
+
+    An entry is 13 bytes as it came and 8 as a compressed row, and every pair is two. `users` are the user numbers.
+    """
+    places = 8 * (users + items)
+    reading = (26 + 16) * pairs / processes + places
+    longer = max(users, items)
+    side = 4.0 * rank * longer
+    if side > gathered_bytes:
+        # Three more numbers per own factor for the steps, and one block on its way.
+        side = 3 * side / processes + side / blocks
+    own = 4 * rank * (users + items) / processes + places
+    squares = 8 * rank**2 * (4 * blocks + 2) + 16 * SQUARED * rank
+    return max(reading, 16 * pairs / processes + own + side + squares)
 
 
 def _parts(plan: Plan, batches: Iterator[pa.RecordBatch]) -> tuple[Part, Part]:

@@ -6,9 +6,11 @@ python -m nightrec.report.docs --write     (or --check: exit code 1 where a file
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from nightrec import settings
 from nightrec.contract import Table
@@ -16,6 +18,7 @@ from nightrec.pipeline import STAGES
 from nightrec.tables import TABLES
 
 README = "README.md"
+RESULTS = "infra/benchmarks/results"
 REFERENCE = "infra/config/reference.toml"
 _ABOUT_REFERENCE = (
     "Every setting of nightrec.toml, with its default behind a #. `nightrec init` writes this file for a log,\n"
@@ -47,12 +50,34 @@ def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(name if " " in name else f"`{name}`" for name in names)
 
 
-def readme(text: str) -> str:
+def benchmarks(results: list[dict[str, Any]]) -> str:
+    """What the benchmarks found, as Markdown: a line per goal with its medians, then why the missed ones were."""
+    lines = ["| benchmark | goal | ratio | wanted | |", "|---|---|---|---|---|"]
+    reasons, machines = [], set()
+    for found in results:
+        machine = found["machine"]
+        machines.add(f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}")
+        for goal in found["goals"]:
+            wanted = f"{'at most' if goal['at_most'] else 'at least'} {goal['goal']:g}"
+            cells = (found["benchmark"], goal["name"], f"{goal['ratio']:.3g}", wanted, goal["outcome"])
+            lines.append(f"| {' | '.join(cells)} |")
+            if goal["why"] and goal["outcome"] != "met":
+                reasons.append(f"- {goal['name']}: {goal['why']}")
+    told = f"Ratios of medians within one run, on: {'; '.join(sorted(machines)) or 'nothing yet'}."
+    return "\n".join([told, "", *lines, *(["", "Missed, and why:", *reasons] if reasons else [])])
+
+
+def results(root: Path) -> list[dict[str, Any]]:
+    """The kept results of a checkout's benchmarks, by name."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted((root / RESULTS).glob("*.json"))]
+
+
+def readme(text: str, measured: list[dict[str, Any]]) -> str:
     """The README with its generated parts made anew; each stands between <!-- name --> and <!-- /name -->.
 
     Raises ValueError where a pair of marks is missing.
     """
-    for name, made in {"stages": stages(), "tables": tables()}.items():
+    for name, made in {"stages": stages(), "tables": tables(), "benchmarks": benchmarks(measured)}.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not marked.search(text):
             raise ValueError(f"the README has no <!-- {name} --> ... <!-- /{name} -->")
@@ -68,7 +93,7 @@ def reference() -> str:
 def generated(root: Path) -> dict[Path, str]:
     """What each generated file of a checkout should hold."""
     file = root / README
-    return {file: readme(file.read_text(encoding="utf-8")), root / REFERENCE: reference()}
+    return {file: readme(file.read_text(encoding="utf-8"), results(root)), root / REFERENCE: reference()}
 
 
 def stale(root: Path) -> list[Path]:

@@ -17,7 +17,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from nightrec.als.checkpoint import Checkpoint
-from nightrec.als.confidence import item_index, pair_weights
+from nightrec.als.confidence import item_index, pair_weights, with_item_idx, with_user_idx
 from nightrec.als.factorize import entries, item_factors
 from nightrec.als.fold_in import user_factors
 from nightrec.als.objective import Objective
@@ -175,12 +175,13 @@ def test_a_killed_training_goes_on_from_its_last_iteration(rows: Any, tmp_path: 
             Checkpoint.save = last  # type: ignore[method-assign]  # of this process alone, which will not live
         return train(plan, batches)
 
-    found = pair_weights(rows(CLEAN_EVENTS, planted())).persist()
-    index = item_index(found.select("item_id").distinct().toArrow()["item_id"])
+    pairs = pair_weights(rows(CLEAN_EVENTS, planted()))
+    index = item_index(pairs.select("item_id").distinct().toArrow()["item_id"])
+    found = with_user_idx(with_item_idx(pairs, index)).persist()
 
     def trained(work: Any, folder: Path | None, processes: int = 2, objective: Objective = TINY) -> Any:
         plan = Plan(objective, 20, 3, rank=2, iterations=8, seed=1, gathered_bytes=2**20, checkpoint=folder)
-        dealt = entries(found, index, 3, processes)
+        dealt = entries(found, 3, processes)
         return over_partitions(dealt, partial(work, plan), processes, 60)[0]
 
     undisturbed = trained(train, None)

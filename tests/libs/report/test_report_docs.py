@@ -24,7 +24,7 @@ def test_nothing_generated_is_stale() -> None:
 
 def test_a_stale_readme_is_found(tmp_path: Path) -> None:
     (tmp_path / "infra/config").mkdir(parents=True)
-    marks = "<!-- stages -->\n<!-- /stages -->\n<!-- tables -->\n<!-- /tables -->\n"
+    marks = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("stages", "tables", "benchmarks"))
     (tmp_path / "README.md").write_text(marks, encoding="utf-8")
     assert docs.stale(tmp_path) == [tmp_path / "README.md", tmp_path / "infra/config/reference.toml"]
     for file, text in docs.generated(tmp_path).items():
@@ -34,7 +34,20 @@ def test_a_stale_readme_is_found(tmp_path: Path) -> None:
     assert all(f"| `{stage.name}` | {stage.rhythm} |" in text for stage in STAGES)
     assert all(f"| `{table.name}` | {table.grain} |" in text for table in TABLES)
     with pytest.raises(ValueError, match="no <!-- stages -->"):
-        docs.readme("nothing to fill")
+        docs.readme("nothing to fill", [])
+
+
+def test_what_was_measured_is_told_with_the_reason_of_a_miss() -> None:
+    machine = {"processor": "a processor", "cores": "2", "memory": "24 GiB"}
+    goals = [
+        {"name": "als beside x", "ratio": 21.04, "goal": 20, "at_most": False, "why": "-", "outcome": "met"},
+        {"name": "growth", "ratio": 1.31, "goal": 1.1, "at_most": True, "why": "the sort", "outcome": "missed"},
+    ]
+    told = docs.benchmarks([{"benchmark": "als", "machine": machine, "goals": goals}])
+    assert "on: a processor, 2 cores, 24 GiB." in told
+    assert "| als | als beside x | 21 | at least 20 | met |" in told
+    assert "| als | growth | 1.31 | at most 1.1 | missed |" in told
+    assert told.endswith("Missed, and why:\n- growth: the sort")
 
 
 def test_every_default_of_the_reference_is_the_default() -> None:
