@@ -67,7 +67,7 @@ class Screen:
 
     def plain(self, values: Any) -> npt.NDArray[np.float64]:
         """What `rounded` holds, in double."""
-        single = (values.astype(np.int32) << 16).view(np.float32) if self.is_short else values
+        single: npt.NDArray[np.float32] = (values.astype(np.int32) << 16).view(np.float32) if self.is_short else values
         return single.astype(np.float64)
 
     def bits(self, rows: int, columns: int) -> Any:
@@ -141,7 +141,8 @@ def search(
     """Columns and scores (both R x K) of the `count` best of each row of queries (R x D), best first.
 
     Equal scores are ordered by column. Where fewer are left, columns are -1 and scores -inf. Columns that row r must
-    not get are masked[offsets[r]:offsets[r + 1]], in any order, perhaps twice. One thread, besides what BLAS is allowed.
+    not get are masked[offsets[r]:offsets[r + 1]], in any order, perhaps twice; -1 is none.
+    One thread, besides what BLAS is allowed.
     """
     columns = np.full((len(queries), count), -1, np.int32)
     scores = np.full((len(queries), count), -np.inf, np.float32)

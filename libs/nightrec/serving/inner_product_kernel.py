@@ -1,4 +1,4 @@
-"""The compiled half of `inner_product`: keep the few columns that can still be among the best, then score those exactly.
+"""The compiled half of `inner_product`: keep the few columns that may be among the best, then score those exactly.
 
 A block of screening products arrives as the bits of its floats: int16 of bfloat16, int32 of float32. Bits of floats of
 one sign order like integers, so sixty-four columns are passed over by one vector maximum, whatever the format.
@@ -43,62 +43,68 @@ def _edges(level: Any, shift: Any, word: Any, real: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def dot(x: Any, y: Any, products: Any) -> Any:
-    """Product of two float32 vectors in double, always in the same order: four running sums, then those added up.
+    """Product of two float32 vectors in double, always in the same order: halves added to halves, then one by one.
 
-    `products` (D doubles) is room to work in: taken first, the products are one vector operation.
+    `products` (D doubles) is room to work in: products and halves are vector operations whatever the processor.
     """
-    for d in range(len(x)):
+    width = len(x)
+    for d in range(width):
         products[d] = np.float64(x[d]) * np.float64(y[d])
-    a = b = c = e = 0.0
-    whole = len(x) - len(x) % 4
-    for d in range(0, whole, 4):
-        a += products[d]
-        b += products[d + 1]
-        c += products[d + 2]
-        e += products[d + 3]
-    total = (a + b) + (c + e)
-    for d in range(whole, len(x)):
+    while width > 16 and width % 2 == 0:
+        width //= 2
+        for d in range(width):
+            products[d] += products[d + width]
+    total = 0.0
+    for d in range(width):
         total += products[d]
     return total
 
 
-@njit(cache=True, nogil=True)
-def _exact(x: Any, length: Any, vectors: Any, lengths: Any, order: Any, at: Any, count: Any, keys: Any) -> None:
-    """Sort the first `count` positions of `at` by exact score, then column, into `keys`: score's bits, column.
-
-    The key's high half grows as the score falls, so that one sort of whole numbers does both.
-    """
-    score = np.empty(1, np.float32)
-    bits = score.view(np.int32)
-    products = np.empty(len(x), np.float64)
-    found = np.empty(count, np.int64)
-    for n in range(count):
-        p = at[n]
-        score[0] = np.float32(dot(x, vectors[p], products) / (length * lengths[p])) + np.float32(0)  # -0 ties with 0
-        high = np.int64(bits[0])
-        high = ~high if high >= 0 else high & 0x7FFFFFFF
-        found[n] = (high << 32) | np.int64(order[p])
-    if count > _FEW:
-        keys[:count] = found
-        keys[:count].sort()
-        return
-    for n in range(count):
-        key = found[n]
-        before = 0
-        for other in range(count):
-            before += found[other] < key
-        keys[before] = key
+@njit(cache=True, nogil=True, inline="always")
+def key_of(score: Any, column: Any) -> Any:
+    """A whole number that grows as the score falls, then with the column. `score` is one float32 and not -0."""
+    high = np.int64(score.view(np.int32)[0])
+    high = ~high if high >= 0 else high & 0x7FFFFFFF
+    return (high << 32) | np.int64(column)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _score(key: Any, bits: Any, score: Any) -> Any:
+def score_of(key: Any, score: Any) -> Any:
+    """The score of a key; `score` is room for one float32."""
     high = key >> 32
-    bits[0] = ~high if high < 0 else high | -0x80000000
+    score.view(np.int32)[0] = ~high if high < 0 else high | -0x80000000
     return score[0]
 
 
 @njit(cache=True, nogil=True)
-def _reached(values: Any, count: Any) -> Any:
+def _exact(x: Any, length: Any, vectors: Any, lengths: Any, order: Any, at: Any, count: Any, keys: Any) -> None:
+    """Keys of the first `count` positions of `at` by their exact scores, sorted."""
+    score = np.empty(1, np.float32)
+    products = np.empty(len(x), np.float64)
+    for n in range(count):
+        p = at[n]
+        score[0] = np.float32(dot(x, vectors[p], products) / (length * lengths[p])) + np.float32(0)  # -0 ties with 0
+        keys[n] = key_of(score, order[p])
+    arrange(keys[:count])
+
+
+@njit(cache=True, nogil=True)
+def arrange(keys: Any) -> None:
+    """Sort keys, all different."""
+    if len(keys) > _FEW:
+        keys.sort()
+        return
+    found = keys.copy()
+    for n in range(len(found)):
+        key = found[n]
+        before = 0
+        for other in range(len(found)):
+            before += found[other] < key
+        keys[before] = key
+
+
+@njit(cache=True, nogil=True)
+def reached(values: Any, count: Any) -> Any:
     """What at least `count` of the values reach: within 2**-16 of their range, their K-th largest.
 
     Halving the range costs 16 counts, each a few vector operations; a partition of as many costs ten times that.
@@ -122,7 +128,7 @@ def _reached(values: Any, count: Any) -> Any:
 def _cut(fill: Any, low: Any, high: Any, at: Any, count: Any, level: Any) -> Any:
     """Raise the level to the K-th lower bound and drop what cannot reach it: fill, level."""
     if fill >= count:
-        level = max(level, _reached(low[:fill], count))
+        level = max(level, reached(low[:fill], count))
     kept = 0
     for n in range(fill):
         if high[n] >= level:
@@ -132,20 +138,22 @@ def _cut(fill: Any, low: Any, high: Any, at: Any, count: Any, level: Any) -> Any
 
 
 @njit(cache=True, nogil=True)
-def _crowded(
-    x: Any, length: Any, unit: Any, vectors: Any, lengths: Any, order: Any, place: Any, fill: Any, low: Any, high: Any,
+def _emptied(
+    x: Any, length: Any, unit: Any, vectors: Any, lengths: Any, order: Any, place: Any, level: Any, low: Any, high: Any,
     at: Any, count: Any,
 ) -> Any:  # fmt: skip
-    """Cut a buffer that the bounds alone cannot (equal items, say): score it exactly and keep the best K."""
+    """Cut a full buffer: fill, level. Where bounds alone cannot (equal items, say) exact scores do, to the best K."""
+    fill, level = _cut(len(at), low, high, at, count, level)
+    if fill <= (len(at) + count) // 2:
+        return fill, level
     keys = np.empty(fill, np.int64)
     _exact(x, length, vectors, lengths, order, at, fill, keys)
     score = np.empty(1, np.float32)
-    bits = score.view(np.int32)
     for n in range(count):
-        value = np.float64(_score(keys[n], bits, score)) * unit
+        value = np.float64(score_of(keys[n], score)) * unit
         low[n], high[n] = value - _PAD * abs(value), value + _PAD * abs(value)
         at[n] = place[keys[n] & 0xFFFFFFFF]
-    return count
+    return _cut(count, low, high, at, count, level)
 
 
 @njit(cache=True, nogil=True)
@@ -165,7 +173,7 @@ def _first_level(row: Any, count: Any, shift: Any, slack: Any, rounding: Any) ->
     for g in range(groups):
         words[g] = np.int32(tops[g]) << shift if tops[g] >= 0 else np.int32(_BELOW)
     best = words.view(np.float32)
-    value = _reached(best, count)
+    value = reached(best, count)
     return value - rounding * value - slack if value >= 0 else -np.inf
 
 
@@ -178,8 +186,8 @@ def sift(
     """Pass a block of screening products (R x B, bits) on to the rows' buffers.
 
     `slack` (R) bounds what a product before its last rounding is off by, `rounding` that rounding, relative.
-    `masked[offsets[r]:offsets[r + 1]]` are the columns that row r must not get, in any order; they become `hidden`,
-    the bits of -inf. `level` (R) is a bound that the K-th best certainly reaches.
+    `masked[offsets[r]:offsets[r + 1]]` are the columns that row r must not get, -1 for none, in any order; they
+    become `hidden`, the bits of -inf. `level` (R) is a bound that the K-th best certainly reaches.
     """
     rows, width = block.shape
     places = low.shape[1]
@@ -191,9 +199,10 @@ def sift(
     for r in range(rows):
         row = block[r]
         for n in range(offsets[r], offsets[r + 1]):
-            p = place[masked[n]] - first
-            if 0 <= p < width:
-                row[p] = hidden
+            if masked[n] >= 0:
+                p = place[masked[n]] - first
+                if 0 <= p < width:
+                    row[p] = hidden
         if first == 0:
             level[r] = _first_level(row, count, shift, slack[r], rounding)
         bound = level[r] - slack[r]
@@ -216,15 +225,11 @@ def sift(
                 high[r, n] = value + off + _PAD * abs(value)
                 at[r, n] = first + j
                 fill[r] = n + 1
-                if n + 1 < places:
-                    continue
-                fill[r], level[r] = _cut(n + 1, low[r], high[r], at[r], count, level[r])
-                if fill[r] > (places + count) // 2:
-                    fill[r] = _crowded(
-                        queries[r], query_lengths[r], units[r], vectors, lengths, order, place, fill[r], low[r],
+                if n + 1 == places:
+                    fill[r], level[r] = _emptied(
+                        queries[r], query_lengths[r], units[r], vectors, lengths, order, place, level[r], low[r],
                         high[r], at[r], count,
                     )  # fmt: skip
-                    fill[r], level[r] = _cut(fill[r], low[r], high[r], at[r], count, level[r])
 
 
 @njit(cache=True, nogil=True)
@@ -235,11 +240,10 @@ def finish(
     """Score what is left in the buffers exactly: the best K of each row in order, and -1 where there are fewer."""
     keys = np.empty(low.shape[1], np.int64)
     score = np.empty(1, np.float32)
-    bits = score.view(np.int32)
     count = columns.shape[1]
     for r in range(len(fill)):
         left, _ = _cut(fill[r], low[r], high[r], at[r], count, level[r])
         _exact(queries[r], query_lengths[r], vectors, lengths, order, at[r], left, keys)
         for n in range(min(left, count)):
             columns[r, n] = keys[n] & 0xFFFFFFFF
-            scores[r, n] = _score(keys[n], bits, score)
+            scores[r, n] = score_of(keys[n], score)
