@@ -116,7 +116,7 @@ def test_long_items_first_and_the_rest_not_multiplied(monkeypatch: pytest.Monkey
 
 
 def test_a_number_that_is_not_finite_is_named() -> None:
-    with pytest.raises(ValueError, match="^1 of 2 vectors hold a number that is not finite$"):
+    with pytest.raises(ValueError, match=r"^1 of 2 vectors hold a number that is not finite$"):
         Index.of(np.array([[1.0, np.nan], [1.0, 0.0]], np.float32))
 
 
