@@ -195,8 +195,8 @@ def _memory(report: Report, users: int, items: int) -> None:
     from nightrec.serving.inner_product import COLUMNS, ROWS
     from nightrec.serving.inner_product import screen as chosen
 
-    held = items * ((6 if chosen().is_short else 8) * RANK + 36)
-    room = THREADS * ROWS * (COLUMNS * (2 if chosen().is_short else 4) + 12 * max(4 * K, K + 192))
+    held = items * ((6 if chosen(items).is_short else 8) * RANK + 36)
+    room = THREADS * ROWS * (COLUMNS * (2 if chosen(items).is_short else 4) + 12 * max(4 * K, K + 192))
     report.note(
         f"{case}: formula: index {held / 2**20:.0f} MiB, room of {THREADS} threads {room / 2**20:.0f} MiB, lists "
         f"{16 * K * users / 2**20:.0f} MiB, and torch's code"

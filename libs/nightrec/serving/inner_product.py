@@ -22,8 +22,8 @@ A (8 D + 36) in float32; 3 MiB and 40 K for each of 256 rows while it searches, 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -86,9 +86,13 @@ class Screen:
         return out
 
 
-@cache
-def screen() -> Screen:
-    """bfloat16 where the processor multiplies it (4 times float32's speed on a Zen 5), else float32."""
+def screen(items: int) -> Screen:
+    """bfloat16 where the processor multiplies it (4 times float32's speed on a Zen 5), else float32.
+
+    A worker without torch imports it (1.5 s) only for a catalogue that is worth it: the result is the same.
+    """
+    if items < 4 * COLUMNS and "torch" not in sys.modules:
+        return Screen(is_short=False)
     return Screen(bool(_torch().cpu._is_avx512_bf16_supported() or _torch().cpu._is_amx_tile_supported()))
 
 
@@ -116,7 +120,7 @@ class Index:
     @classmethod
     def of(cls, vectors: npt.NDArray[np.float32], *, is_cosine: bool = False, how: Screen | None = None) -> Index:
         """From A x D finite vectors. A zero vector's cosine is 0. Raises ValueError where a number is not finite."""
-        how = how or screen()
+        how = how or screen(len(vectors))
         lengths = _norms(vectors)
         order = np.argsort(np.zeros(len(vectors)) if is_cosine else -lengths, kind="stable").astype(np.int32)
         place = np.empty_like(order)
