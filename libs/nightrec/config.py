@@ -176,6 +176,12 @@ class Candidates(_Section):
     )
     repeats_allowed: bool = Field(False, description="whether items a user has acted on may come back")
     min_cooccurrence: Positive = Field(2, description="users who must share two items before they are neighbours")
+    item_memory_mb: Positive = Field(
+        1024,
+        description="item vectors that one worker holds, with what makes them searchable: 4 bytes x items x (rank + "
+        "text width), and 12 x (2 x rank + text width) + 108 per available item; beyond it they come from a file on "
+        "each host, block by block",
+    )
 
 
 class Ranker(_Section):

@@ -7,12 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pytest
 from nightrec_jobs import candidates
 from pyspark.sql import functions as F
 
 from nightrec.config import Candidates, Lists, Profiles
 from nightrec.night import Night
 from nightrec.pipeline import SAME_DATE
+from nightrec.serving.catalogue import Catalogue
 from nightrec.store import arrow, predicate
 from nightrec.tables import (
     ALS_ITEM_FACTORS,
@@ -141,7 +143,7 @@ def tables(rows: Any, encoder: str) -> dict[str, Any]:
     return {table.name: rows(table, values) for table, values in frames.items()}
 
 
-def test_candidates_job(config: Any, rows: Any) -> None:
+def test_candidates_job(config: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config.model_copy(
         update={
             "profiles": Profiles(recent_days=5),
@@ -202,6 +204,13 @@ def test_candidates_job(config: Any, rows: Any) -> None:
     assert set(found("user", "ann")) == {"a", "b", "c", "d", "f"}
     others = pc.field("list_kind") != "user"
     assert shop.written.filter(others).equals(whole.filter(others))
+
+    # Item vectors that outgrow the workers' memory come from files, and nothing else changes.
+    shop.config = config
+    with monkeypatch.context() as large:
+        large.setattr(Catalogue, "worker_bytes", 2**50)
+        candidates.run(shop)  # type: ignore[arg-type]
+    assert shop.written.equals(whole)
 
     # A past night replayed for training: the same lists of users, and no others.
     shop.config, shop.is_replay = config, True

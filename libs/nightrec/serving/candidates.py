@@ -1,19 +1,24 @@
-"""Nominate items for every list: users, segments, similar items and everyone, all by the kernel of `nominate.py`.
+"""Nominate items for every list: users, segments, similar items and everyone, all by `nominate.py`.
 
 The item side (factors, embeddings, neighbours, popularity) is gathered once and sent to every worker; nothing that
-grows with users passes through the driver.
+grows with users passes through the driver. Item vectors that outgrow a worker's share of memory go to every host as a
+file instead, and lists meet them block by block.
 """
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from nightrec.config import Candidates
@@ -197,7 +202,7 @@ def candidates(
     """
     full = counts(settings, k)
     few = {source: min(count, k) for source, count in full.items()}
-    sent = lists.sparkSession.sparkContext.broadcast(items)
+    sent = lists.sparkSession.sparkContext.broadcast(within(items, settings.item_memory_mb * 2**20, lists.sparkSession))
 
     def nominated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -212,3 +217,22 @@ def candidates(
     return rows.select(F.lit(run_date).alias("run_date"), F.lit(als_model).alias("als_model"), "*").select(
         CANDIDATES.names
     )
+
+
+def within(items: Catalogue, limit: int, spark: SparkSession) -> Catalogue:
+    """The catalogue as a worker can hold it: as it is where its vectors and their indexes take at most `limit` bytes.
+
+    Else its vectors lie in files that Spark lays beside every worker, and a worker holds about half of `limit` of each
+    at a time. The files stay until this process ends, as executors fetch them with their first task.
+    """
+    if items.worker_bytes <= limit:
+        return items
+    folder = Path(tempfile.mkdtemp(prefix="nightrec-vectors-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # Spark knows files by their names alone: that of the folder makes them this night's.
+    names = [folder / f"{folder.name}-{kind}.npy" for kind in ("factors", "texts")]
+    factors = items.factors.in_file(names[0], limit // 2)
+    vectors = items.vectors.in_file(names[1], limit // 2)
+    for name in names:
+        spark.sparkContext.addFile(str(name))
+    return replace(items, factors=factors, vectors=vectors)

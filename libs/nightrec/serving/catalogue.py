@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
+from nightrec.serving.vectors import Vectors, index_bytes
+
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 Bools = npt.NDArray[np.bool_]
@@ -35,15 +37,22 @@ def matrix(column: pa.ListArray, width: int | None = None) -> tuple[npt.NDArray[
 
 
 @dataclass(frozen=True)
+class Orders:
+    """Columns in one order or several, best first, and what to record as their scores: order o is offsets[o] on."""
+
+    offsets: Ints
+    columns: Ints
+    scores: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """N items in the order of their ids, A of them available; `columns` and `column` lead from one to the other."""
 
     item_id: pa.StringArray  # N, in byte order
     columns: Ints  # A, item number of each column
-    factors: Floats  # N x D
-    has_factors: Bools
-    vectors: Floats  # N x E
-    has_vector: Bools
+    factors: Vectors  # N x D
+    vectors: Vectors  # N x E
     neighbours: Any  # N x A, sparse rows of similarities above 0
     segments: pa.StringArray  # S
     segment_counts: Any  # S x A, sparse rows of shrunk user counts above 0
@@ -70,10 +79,8 @@ class Catalogue:
         return cls(
             item_id,
             columns,
-            factors,
-            has_factors,
-            vectors,
-            has_vector,
+            Vectors(has_factors, factors),
+            Vectors(has_vector, vectors),
             _sparse(
                 neighbours["item_idx"].to_numpy(),
                 column[neighbours["neighbour_idx"].to_numpy()],
@@ -101,36 +108,33 @@ class Catalogue:
         """N, column of each item, -1 where it is not available."""
         return _column(len(self.item_id), self.columns)
 
-    @cached_property
-    def factor_columns(self) -> npt.NDArray[np.float64]:
-        """A x D."""
-        return self.factors[self.columns].astype(np.float64)
+    @property
+    def worker_bytes(self) -> int:
+        """What item vectors take of a worker that holds them whole: themselves, and an index for each way of use."""
+        items, wide, text = len(self.item_id), self.factors.width, self.vectors.width
+        return 4 * items * (wide + text) + self.width * (2 * index_bytes(wide) + index_bytes(text))
 
     @cached_property
-    def vector_columns(self) -> npt.NDArray[np.float64]:
-        """A x E."""
-        return self.vectors[self.columns].astype(np.float64)
-
-    @cached_property
-    def popular_place(self) -> Ints:
-        """A, place by recent users, then users ever, then id: even items that nobody has touched have their order."""
+    def by_popularity(self) -> Orders:
+        """By recent users, then users ever, then id: even items that nobody has touched have their place."""
         order = np.lexsort((np.arange(self.width), -self.popularity[:, 1], -self.popularity[:, 0]))
-        place = np.empty(self.width, np.int64)
-        place[order] = np.arange(self.width)
-        return place
+        return Orders(np.array([0, len(order)]), order, self.popularity[order, 0].astype(np.float32))
 
     @cached_property
-    def neighbours_most(self) -> int:
-        """Neighbours of the item that has most."""
-        return int(np.diff(self.neighbours.indptr).max(initial=0))
+    def by_hand(self) -> Orders:
+        """The editorial list."""
+        order = np.argsort(self.editorial, kind="stable")[np.count_nonzero(self.editorial < 0) :]
+        return Orders(np.array([0, len(order)]), order, (1.0 / (1.0 + self.editorial[order])).astype(np.float32))
 
     @cached_property
-    def shown(self) -> dict[str, Floats]:
-        """A: the score to record for sources whose order is not by that score alone."""
-        return {
-            "popularity": self.popularity[:, 0].astype(np.float32),
-            "editorial": (1.0 / (1.0 + self.editorial.clip(0))).astype(np.float32),
-        }
+    def by_segment(self) -> Orders:
+        """Per segment, by users of the item there, then id."""
+        table = self.segment_counts.tocoo()
+        scores = table.data.astype(np.float32)
+        order = np.lexsort((table.col, -scores, table.row))
+        order = order[scores[order] > 0]
+        counts = np.bincount(table.row[order], minlength=len(self.segments))
+        return Orders(np.concatenate([[0], np.cumsum(counts)]), table.col[order].astype(np.int64), scores[order])
 
 
 def _column(items: int, columns: Ints) -> Ints:

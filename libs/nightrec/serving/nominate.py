@@ -1,10 +1,10 @@
-"""The kernel that nominates candidates: for each source score a block of lists against every available item, mask, cut.
+"""Nominate candidates for a batch of lists: what each source nominates, and the union of it as rows.
 
-One kernel serves every kind of list. A list is what is known of it: a factor vector or none, a text vector or none,
+One way serves every kind of list. A list is what is known of it: a factor vector or none, a text vector or none,
 recent items, a segment or none, and the items it must not hold. What must not be shown is masked before each source's
 cut, so a source that nominates n items nominates n that may be shown.
 
-Letters: R lists of a block, N items known, A of them available (a matrix's columns), D factors, E embedding width.
+Letters: R lists of a batch, N items known, A of them available (columns), D factors, E embedding width, K of a source.
 Items are numbered in the order of their ids, so the smaller number is the smaller id, and ties go to it.
 """
 
@@ -20,17 +20,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nightrec.serving.catalogue import Catalogue, matrix
-from nightrec.serving.sources import SCORERS
+from nightrec.serving.sources import NOMINATE, Best
 from nightrec.tables import SOURCES
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 Bools = npt.NDArray[np.bool_]
 
-# A block of lists may take about this much memory per worker, over all its temporary arrays.
+# The rows of a block of lists may take about this much memory per worker, over all temporary arrays.
 _BLOCK_BYTES = 64 * 2**20
-_BYTES_PER_CELL = 24  # scores in double and float, the partitioned copy, three masks
-_BYTES_PER_NEIGHBOUR = 48  # one neighbour of one recent item: list, column, share, and their sort
+_BYTES_PER_ROW = 200  # keys and their sort, score and rank of six sources, strings
 
 
 @dataclass(frozen=True)
@@ -49,25 +48,22 @@ class Ragged:
         offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(lengths)))])
         return cls(offsets.astype(np.int64), values.drop_null().to_numpy().astype(np.int64))
 
-    def cut(self, start: int, stop: int) -> Ragged:
-        """Those of the lists start .. stop-1."""
-        offsets = self.offsets[start : stop + 1]
-        return Ragged(offsets - offsets[0], self.values[offsets[0] : offsets[-1]])
+    def take(self, lists: Ints) -> Ragged:
+        """Those of some lists, in that order."""
+        lengths = np.diff(self.offsets)[lists]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        at = np.repeat(self.offsets[lists] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Ragged(offsets, self.values[at])
 
     @cached_property
     def rows(self) -> Ints:
         """The list of each value."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
-    @cached_property
-    def places(self) -> Ints:
-        """The place of each value in its list, from 0."""
-        return np.arange(len(self.values)) - self.offsets[self.rows]
-
 
 @dataclass(frozen=True)
 class Lists:
-    """A block of R lists. Rows without a vector are zero and not in `has_`."""
+    """A batch of R lists. Rows without a vector are zero and not in `has_`."""
 
     als: Floats  # R x D
     has_als: Bools
@@ -82,14 +78,14 @@ class Lists:
     def of(cls, batch: pa.RecordBatch, items: Catalogue) -> Lists:
         """Lists of an Arrow batch of columns `candidates.LISTS`; those of kind item take the item's vectors."""
         is_item = pc.equal(batch.column("list_kind"), "item").to_numpy(zero_copy_only=False)
-        als, has_als = matrix(batch.column("als_vector"), items.factors.shape[1])
-        text, has_text = matrix(batch.column("text_vector"), items.vectors.shape[1])
+        als, has_als = matrix(batch.column("als_vector"), items.factors.width)
+        text, has_text = matrix(batch.column("text_vector"), items.vectors.width)
         own = pc.fill_null(pc.index_in(batch.column("list_key"), value_set=items.item_id), -1).to_numpy(
             zero_copy_only=False
         )
         rows = np.flatnonzero(is_item & (own >= 0))
-        als[rows], has_als[rows] = items.factors[own[rows]], items.has_factors[own[rows]]
-        text[rows], has_text[rows] = items.vectors[own[rows]], items.has_vector[own[rows]]
+        als[rows], has_als[rows] = items.factors.rows[own[rows]], items.factors.has[own[rows]]
+        text[rows], has_text[rows] = items.vectors.rows[own[rows]], items.vectors.has[own[rows]]
         segment = pc.fill_null(pc.index_in(batch.column("segment"), value_set=items.segments), -1)
         seen, blocked = Ragged.of(batch.column("masked")), Ragged.of(batch.column("blocked_items"), items.item_id)
         order = np.argsort(np.concatenate([seen.rows, blocked.rows]), kind="stable")
@@ -104,81 +100,29 @@ class Lists:
             Ragged(seen.offsets + blocked.offsets, np.concatenate([seen.values, blocked.values])[order]),
         )
 
-    def cut(self, start: int, stop: int) -> Lists:
-        """The lists start .. stop-1."""
-        rows = slice(start, stop)
-        return Lists(
-            self.als[rows],
-            self.has_als[rows],
-            self.text[rows],
-            self.has_text[rows],
-            self.is_item[rows],
-            self.recent.cut(start, stop),
-            self.segment[rows],
-            self.masked.cut(start, stop),
-        )
-
     def __len__(self) -> int:
         return len(self.segment)
 
 
-@dataclass(frozen=True)
-class Nominated:
-    """What one source nominated: list, column, 1-based rank, score, and the reason item, -1 where it cannot say."""
-
-    rows: Ints
-    columns: Ints
-    ranks: Ints
-    scores: Floats
-    because: Ints
+def nominate(lists: Lists, items: Catalogue, counts: Mapping[str, int]) -> dict[str, Best]:
+    """What each source nominates for a batch of lists; sources with count 0 are left out."""
+    masked = Ragged(lists.masked.offsets, items.column[lists.masked.values])
+    wanted = {source: min(counts[source], items.width) for source in SOURCES if counts[source]}
+    return {source: NOMINATE[source](lists, items, masked, count) for source, count in wanted.items()}
 
 
-def best(scores: npt.NDArray[np.float32], count: int) -> tuple[Ints, Ints, Ints]:
-    """Rows, columns and 1-based ranks of the `count` highest scores above -inf of each row; ties to the smaller column.
-
-    In order of row and rank. Linear in R x A: the count-th score by partition, then only the survivors are sorted.
-    """
-    keep = scores > -np.inf
-    width = scores.shape[1]
-    if count < width:
-        cut = np.partition(scores, width - count, axis=1)[:, width - count, None]
-        level = (scores == cut) & keep
-        above = scores > cut
-        spare = count - above.sum(axis=1)
-        crowded = np.flatnonzero(level.sum(axis=1) > spare)
-        level[crowded] &= np.cumsum(level[crowded], axis=1) <= spare[crowded, None]
-        keep = above | level
-    rows, columns = np.nonzero(keep)
-    order = np.lexsort((columns, -scores[rows, columns], rows))
-    rows, columns = rows[order], columns[order]
-    return rows, columns, np.arange(len(rows)) - np.searchsorted(rows, rows) + 1
-
-
-def nominate(lists: Lists, items: Catalogue, counts: Mapping[str, int]) -> dict[str, Nominated]:
-    """What each source nominates for a block of lists; sources with count 0 are left out."""
-    columns = items.column[lists.masked.values]
-    masked = (lists.masked.rows[columns >= 0], columns[columns >= 0])
-    nominated = {}
-    for source in SOURCES:
-        if not counts[source]:
-            continue
-        scores, explain = SCORERS[source](lists, items)
-        scores[masked] = -np.inf
-        rows, cols, ranks = best(scores, counts[source])
-        shown = items.shown.get(source)
-        values = scores[rows, cols] if shown is None else shown[cols]
-        because = explain(rows, cols) if explain else np.full(len(rows), -1)
-        nominated[source] = Nominated(rows, cols, ranks, values, because)
-    return nominated
-
-
-def union(nominated: Mapping[str, Nominated], width: int) -> tuple[Ints, Ints, dict[str, pa.Array]]:
-    """Rows and columns (A = `width`) of what any source nominated, in order, and the candidates' columns for them.
+def union(nominated: Mapping[str, Best], block: slice, width: int) -> tuple[Ints, Ints, dict[str, pa.Array]]:
+    """Rows and columns (A = `width`) of what any source nominated for a block of lists, in order, and the candidates'
+    columns for them.
 
     `source` is the one that ranked the item highest, ties in ladder order. The reason item is that of the source that
     ranked it highest among those that can say.
     """
-    keys = {source: found.rows * width + found.columns for source, found in nominated.items()}
+    cells = {source: np.nonzero(found.columns[block] >= 0) for source, found in nominated.items()}
+    keys = {
+        source: rows * width + nominated[source].columns[block][rows, places]
+        for source, (rows, places) in cells.items()
+    }
     # Sorting beats numpy's hashing unique five times here.
     both = np.sort(np.concatenate([*keys.values(), np.empty(0, np.int64)]))
     both = both[np.diff(both, prepend=-1) > 0]
@@ -191,7 +135,8 @@ def union(nominated: Mapping[str, Nominated], width: int) -> tuple[Ints, Ints, d
         reason = np.full(len(both), -1)
         if source in nominated:
             found, at = nominated[source], np.searchsorted(both, keys[source])
-            score[at], rank[at], reason[at] = found.scores, found.ranks, found.because
+            score[at], reason[at] = found.scores[block][cells[source]], found.because[block][cells[source]]
+            rank[at] = cells[source][1] + 1
         better = (rank > 0) & (rank < top)
         top[better], winner[better] = rank[better], number
         speaks = (reason >= 0) & (rank < said)
@@ -206,12 +151,10 @@ def union(nominated: Mapping[str, Nominated], width: int) -> tuple[Ints, Ints, d
 def candidates(batch: pa.RecordBatch, items: Catalogue, counts: Mapping[str, int]) -> Iterator[pa.RecordBatch]:
     """Candidates of the lists of an Arrow batch, block by block, in order of list, then item id."""
     lists = Lists.of(batch, items)
-    recent = int(np.diff(lists.recent.offsets).max(initial=0)) * items.neighbours_most
-    per_list = _BYTES_PER_CELL * items.width + _BYTES_PER_NEIGHBOUR * recent
-    step = max(1, _BLOCK_BYTES // max(per_list, 1))
+    nominated = nominate(lists, items, counts)
+    step = max(1, _BLOCK_BYTES // (_BYTES_PER_ROW * max(sum(counts.values()), 1)))
     for start in range(0, len(lists), step):
-        block = lists.cut(start, min(start + step, len(lists)))
-        rows, columns, found = union(nominate(block, items, counts), items.width)
+        rows, columns, found = union(nominated, slice(start, start + step), items.width)
         at = pa.array(rows + start)
         named = {
             "list_kind": batch.column("list_kind").take(at),

@@ -1,126 +1,123 @@
-"""What each candidate source thinks of every available item, for a block of lists.
+"""What each candidate source nominates for a block of lists: its best columns, masked before the cut.
 
-A scorer returns scores (R x A, -inf where the source has nothing to say) and, where the source can name the item of
-the list that speaks most for a candidate, a function that does so for nominated (rows, columns).
-Products are taken in double and rounded once: in float their last bit depends on how many lists share a block, and
-equal items would then stop being ties.
+A source never scores every pair: vectors meet items in `inner_product`, neighbours are added up for the items that
+have any, and what is in one order for many lists is read from its beginning. Scores are taken in double in one order of
+operations and rounded once to float32, so no bit depends on how many lists share a block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from nightrec.serving.catalogue import Catalogue
+from nightrec.serving import sources_kernel as kernel
+from nightrec.serving.catalogue import Catalogue, Orders
 
 if TYPE_CHECKING:
-    from nightrec.serving.nominate import Lists
+    from nightrec.serving.nominate import Lists, Ragged
 
-Scores = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer]
-Explain = Callable[[Ints, Ints], Ints]
-Scorer = Callable[["Lists", Catalogue], tuple[Scores, Explain | None]]
-
-# Nominated pairs whose vectors are gathered at once, times embedding width: 2**22 doubles are 32 MiB.
-_CELLS = 2**22
 
 
-def als(lists: Lists, items: Catalogue) -> tuple[Scores, None]:
+@dataclass(frozen=True)
+class Best:
+    """The best of each of R lists (all R x K, best first): column, -1 where fewer are left, score, and the item of the
+    list that speaks most for it, -1 where the source cannot say.
+    """
+
+    columns: npt.NDArray[np.int32]
+    scores: npt.NDArray[np.float32]
+    because: npt.NDArray[np.int32]
+
+    @classmethod
+    def none(cls, rows: int, count: int) -> Best:
+        """Nothing yet."""
+        shape = (rows, count)
+        return cls(np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int32))
+
+
+# `masked` holds columns, -1 for an item that is none.
+Source = Callable[["Lists", Catalogue, "Ragged", int], Best]
+
+
+def als(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
     """Factors of the list times factors of the item; for similar items the cosine of the two."""
-    scores = lists.als.astype(np.float64) @ items.factor_columns.T
-    if lists.is_item.any():
-        lengths = np.outer(
-            np.linalg.norm(lists.als[lists.is_item].astype(np.float64), axis=1),
-            np.linalg.norm(items.factor_columns, axis=1),
+    best = Best.none(len(lists), count)
+    for is_cosine in (False, True):
+        rows = np.flatnonzero(lists.has_als & (lists.is_item == is_cosine))
+        if len(rows):
+            hidden = masked.take(rows)
+            best.columns[rows], best.scores[rows] = items.factors.best(
+                items.columns, lists.als[rows], hidden.offsets, hidden.values, count, is_cosine=is_cosine
+            )
+    return best
+
+
+def text(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
+    """Product of the list's text vector and the item's, both of norm 1: their cosine.
+
+    The reason is the recent item, other than itself, whose text is nearest; the newest of equal ones.
+    """
+    best, vectors = Best.none(len(lists), count), items.vectors
+    rows = np.flatnonzero(lists.has_text)
+    if len(rows):
+        hidden = masked.take(rows)
+        best.columns[rows], best.scores[rows] = vectors.best(
+            items.columns, lists.text[rows], hidden.offsets, hidden.values, count, is_cosine=False
         )
-        scores[lists.is_item] = np.divide(scores[lists.is_item], lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    return _where(scores, lists.has_als, items.has_factors[items.columns]), None
+        kernel.nearest(
+            lists.recent.offsets, lists.recent.values, vectors.rows, vectors.has, items.columns, best.columns,
+            best.because,
+        )  # fmt: skip
+    return best
 
 
-def cooccurrence(lists: Lists, items: Catalogue) -> tuple[Scores, Explain]:
-    """Sum over the list's recent items of their similarity to the candidate, discounted by 1 / log2(place + 1)."""
-    recent, table = lists.recent, items.neighbours
-    lengths = np.diff(table.indptr)[recent.values]
-    entry = np.repeat(np.arange(len(lengths)), lengths)  # which recent item each neighbour comes from
-    first = np.cumsum(lengths) - lengths
-    at = table.indptr[recent.values][entry] + np.arange(len(entry)) - first[entry]
-    cell = recent.rows[entry] * items.width + table.indices[at]
-    share = table.data[at] / np.log2(recent.places[entry] + 2.0)
-    total = np.bincount(cell, weights=share, minlength=len(lists) * items.width).reshape(len(lists), items.width)
+def cooccurrence(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
+    """Sum over the list's recent items of their similarity to the candidate, discounted by 1 / log2(place + 1).
 
-    def explain(rows: Ints, columns: Ints) -> Ints:
-        wanted = np.zeros(total.size, np.bool_)
-        wanted[rows * items.width + columns] = True
-        kept = np.flatnonzero(wanted[cell])
-        # The largest share is written last and stays; of equal ones the newest item's.
-        order = kept[np.lexsort((-recent.places[entry[kept]], share[kept]))]
-        speaker = np.full(total.size, -1)
-        speaker[cell[order]] = recent.values[entry[order]]
-        said: Ints = speaker[rows * items.width + columns]
-        return said
-
-    return _above_zero(total.astype(np.float64, copy=False)), explain
+    The reason is the recent item with the largest share in the sum; the newest of equal ones.
+    """
+    best, recent, table = Best.none(len(lists), count), lists.recent, items.neighbours
+    discounts = np.log2(np.arange(np.diff(recent.offsets).max(initial=0)) + 2.0)
+    kernel.together(
+        recent.offsets, recent.values, discounts, table.indptr, table.indices, table.data, masked.offsets,
+        masked.values, items.width, best.columns, best.scores, best.because,
+    )  # fmt: skip
+    return best
 
 
-def text(lists: Lists, items: Catalogue) -> tuple[Scores, Explain]:
-    """Cosine of the list's text vector and the item's."""
-    scores = _where(
-        lists.text.astype(np.float64) @ items.vector_columns.T, lists.has_text, items.has_vector[items.columns]
-    )
-    return scores, lambda rows, columns: _nearest(lists, items, rows, columns)
-
-
-def _nearest(lists: Lists, items: Catalogue, rows: Ints, columns: Ints) -> Ints:
-    """The recent item, other than itself, whose text is nearest to each nominated item's; the newest of equal ones."""
-    recent, width = lists.recent, max(items.vectors.shape[1], 1)
-    lengths = np.diff(recent.offsets)
-    speaker = np.full(len(rows), -1)
-    counts = np.bincount(rows, minlength=len(lists))
-    starts = np.cumsum(counts) - counts
-    step = max(1, _CELLS // (width * int(max(counts.max(initial=1), lengths.max(initial=1)))))
-    for start in range(0, len(lists), step):
-        block = np.arange(start, min(start + step, len(lists)))
-        entry = np.arange(lengths[block].max(initial=0))
-        place = np.arange(counts[block].max(initial=0))
-        if not len(entry) or not len(place):
-            continue
-        real, pair = entry < lengths[block, None], place < counts[block, None]
-        own = recent.values[np.where(real, recent.offsets[block, None] + entry, 0)]  # lists x entries
-        found = np.where(pair, starts[block, None] + place, 0)  # lists x nominated
-        item = items.columns[columns[found]]
-        near = np.matmul(
-            items.vectors[item].astype(np.float64), items.vectors[own].astype(np.float64).transpose(0, 2, 1)
-        )
-        speaks = (real & items.has_vector[own])[:, None, :] & (own[:, None, :] != item[:, :, None])
-        near = np.where(speaks, near.astype(np.float32), -np.inf)
-        nearest = np.take_along_axis(own, near.argmax(axis=2), axis=1)
-        speaker[found[pair]] = np.where(near.max(axis=2) > -np.inf, nearest, -1)[pair]
-    return speaker
-
-
-def segment(lists: Lists, items: Catalogue) -> tuple[Scores, None]:
+def segment(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
     """Recent users of the item inside the list's segment, shrunk towards everybody's (`candidates.segments`)."""
-    known = lists.segment >= 0
-    total = np.zeros((len(lists), items.width))
-    if known.any():
-        total[known] = items.segment_counts[lists.segment[known]].toarray()
-    return _above_zero(total), None
+    return _in_order(items.by_segment, lists.segment, masked, count, items.width)
 
 
-def popularity(lists: Lists, items: Catalogue) -> tuple[Scores, None]:
-    """Minus the item's place by popularity: every available item has one, so no list stays empty that need not."""
-    return _same(lists, -items.popular_place.astype(np.float32)), None
+def popularity(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
+    """By recent users, users ever, id; the score is recent users. Every available item has its place, so no list stays
+    empty that need not.
+    """
+    return _in_order(items.by_popularity, np.zeros(len(lists), np.int64), masked, count, items.width)
 
 
-def editorial(lists: Lists, items: Catalogue) -> tuple[Scores, None]:
-    """Minus the item's place in the hand-made list."""
-    return _same(lists, np.where(items.editorial >= 0, -items.editorial, -np.inf).astype(np.float32)), None
+def editorial(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
+    """In the order of the hand-made list; the score is 1 / place."""
+    return _in_order(items.by_hand, np.zeros(len(lists), np.int64), masked, count, items.width)
 
 
-SCORERS: dict[str, Scorer] = {
+def _in_order(orders: Orders, which: Ints, masked: Ragged, count: int, width: int) -> Best:
+    """The first of the list's order that are not masked; `which` order, -1 for none."""
+    best = Best.none(len(which), count)
+    kernel.first_left(
+        orders.offsets, orders.columns, orders.scores, which, masked.offsets, masked.values, width, best.columns,
+        best.scores,
+    )  # fmt: skip
+    return best
+
+
+NOMINATE: dict[str, Source] = {
     "als": als,
     "cooccurrence": cooccurrence,
     "text": text,
@@ -128,20 +125,3 @@ SCORERS: dict[str, Scorer] = {
     "popularity": popularity,
     "editorial": editorial,
 }
-
-
-def _where(scores: npt.NDArray[np.float64], rows: npt.NDArray[np.bool_], columns: npt.NDArray[np.bool_]) -> Scores:
-    rounded = scores.astype(np.float32)
-    rounded[~rows] = -np.inf
-    rounded[:, ~columns] = -np.inf
-    return rounded
-
-
-def _above_zero(scores: npt.NDArray[np.float64]) -> Scores:
-    rounded = scores.astype(np.float32)
-    rounded[rounded <= 0] = -np.inf
-    return rounded
-
-
-def _same(lists: Lists, scores: Scores) -> Scores:
-    return np.repeat(scores[None, :], len(lists), axis=0)

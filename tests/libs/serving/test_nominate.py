@@ -222,20 +222,6 @@ def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert rows(lists, catalogue(items, near), ALL | {"als": 20, "text": 20}) == whole
 
 
-def test_best_cuts_ties_by_column() -> None:
-    scores = np.array(
-        [
-            [1, 2, 2, 2, 0],  # three tie for two places: the smaller columns
-            [5, 5, 5, 5, 5],
-            [-np.inf, 3, -np.inf, -np.inf, -np.inf],  # fewer than asked for
-            [-np.inf] * 5,  # nothing
-        ],
-        np.float32,
-    )
-    found = [list(map(int, part)) for part in nominate.best(scores, 2)]
-    assert found == [[0, 0, 1, 1, 2], [1, 2, 0, 1, 1], [1, 2, 1, 2, 1]]
-
-
 def test_k_means_k_whatever_is_masked() -> None:
     """The 40 most popular of 50 items are seen or blocked: the other 10 fill the list all the same."""
     items = catalogue([{"id": f"i{n:02}", "recent": 50 - n} for n in range(50)])

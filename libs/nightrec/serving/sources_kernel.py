@@ -1,0 +1,104 @@
+"""The compiled half of `sources`: one list after the other, in room for one list.
+
+Letters: R lists, N items, A columns, K wanted. Lists of lists come as offsets and values: those of r are
+values[offsets[r]:offsets[r + 1]]. Results are R x K, filled from the left.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from nightrec.serving.inner_product_kernel import arrange, dot, key_of, reached, score_of
+
+
+@njit(cache=True, nogil=True)
+def together(
+    recent_offsets: Any, recent: Any, discounts: Any, indptr: Any, indices: Any, data: Any, masked_offsets: Any,
+    masked: Any, width: Any, columns: Any, scores: Any, because: Any,
+) -> None:  # fmt: skip
+    """Add up the neighbours (N x A, sparse rows) of each list's recent items over `discounts` by place; the best K.
+
+    Sums that are not above 0 are left out.
+    """
+    total, strongest = np.empty(width, np.float64), np.empty(width, np.float64)
+    speaker, touched = np.empty(width, np.int64), np.empty(width, np.int64)
+    values, keys = np.empty(width, np.float32), np.empty(width, np.int64)
+    reached_by, hidden_from = np.full(width, -1), np.full(width, -1)
+    score, count = np.empty(1, np.float32), columns.shape[1]
+    for r in range(len(columns)):
+        for n in range(masked_offsets[r], masked_offsets[r + 1]):
+            if masked[n] >= 0:
+                hidden_from[masked[n]] = r
+        many = 0
+        for e in range(recent_offsets[r], recent_offsets[r + 1]):
+            for n in range(indptr[recent[e]], indptr[recent[e] + 1]):
+                c = indices[n]
+                if hidden_from[c] == r:
+                    continue
+                share = data[n] / discounts[e - recent_offsets[r]]
+                if reached_by[c] != r:
+                    reached_by[c], touched[many] = r, c
+                    total[c], strongest[c], speaker[c] = share, share, recent[e]
+                    many += 1
+                    continue
+                total[c] += share
+                if share > strongest[c]:
+                    strongest[c], speaker[c] = share, recent[e]
+        for n in range(many):
+            values[n] = np.float32(total[touched[n]])
+        level = reached(values[:many], count) if many > count else 0.0
+        kept = 0
+        for n in range(many):
+            if values[n] >= level and values[n] > 0:
+                score[0] = values[n]
+                keys[kept] = key_of(score, touched[n])
+                kept += 1
+        arrange(keys[:kept])
+        for n in range(min(kept, count)):
+            c = keys[n] & 0xFFFFFFFF
+            columns[r, n], scores[r, n], because[r, n] = c, score_of(keys[n], score), speaker[c]
+
+
+@njit(cache=True, nogil=True)
+def nearest(recent_offsets: Any, recent: Any, vectors: Any, has: Any, items: Any, columns: Any, because: Any) -> None:
+    """The recent item, other than itself, whose vector (N x E) has the greatest product with each nominated one's.
+
+    Products are rounded to float32 before they are compared; of equal ones the earlier in `recent` stays.
+    """
+    products = np.empty(vectors.shape[1], np.float64)
+    for r in range(len(columns)):
+        for n in range(columns.shape[1]):
+            if columns[r, n] < 0:
+                break
+            item = items[columns[r, n]]
+            best = np.float32(-np.inf)
+            for e in range(recent_offsets[r], recent_offsets[r + 1]):
+                if has[recent[e]] and recent[e] != item:
+                    near = np.float32(dot(vectors[item], vectors[recent[e]], products))
+                    if near > best:
+                        best, because[r, n] = near, recent[e]
+
+
+@njit(cache=True, nogil=True)
+def first_left(
+    offsets: Any, ordered: Any, values: Any, which: Any, masked_offsets: Any, masked: Any, width: Any, columns: Any,
+    scores: Any,
+) -> None:  # fmt: skip
+    """The first K of order which[r], -1 for none, without what list r must not get; `values` are their scores."""
+    hidden_from = np.full(width, -1)
+    for r in range(len(columns)):
+        if which[r] < 0:
+            continue
+        for n in range(masked_offsets[r], masked_offsets[r + 1]):
+            if masked[n] >= 0:
+                hidden_from[masked[n]] = r
+        kept = 0
+        for n in range(offsets[which[r]], offsets[which[r] + 1]):
+            if kept == columns.shape[1]:
+                break
+            if hidden_from[ordered[n]] != r:
+                columns[r, kept], scores[r, kept] = ordered[n], values[n]
+                kept += 1
