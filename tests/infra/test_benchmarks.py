@@ -1,0 +1,53 @@
+"""Every benchmark runs on tiny data, its contestants do equal work, and goals are judged as they should be."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "infra/benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import bench  # noqa: E402
+from measure import Report  # noqa: E402
+
+
+@pytest.mark.parametrize("name", bench.BENCHMARKS)
+def test_a_benchmark_runs_on_tiny_data(name: str) -> None:
+    told = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "bench.py"), "--smoke", "--only", name],
+        capture_output=True, text=True, timeout=600, check=False, env={**os.environ, "CI": "true"},
+    )  # fmt: skip
+    assert told.returncode == 0, told.stdout[-3000:] + told.stderr[-3000:]
+    goals = [line for line in told.stdout.splitlines() if line.startswith("goal ")]
+    assert goals and all(re.fullmatch(r"goal .+: ratio \S+, goal (at most )?\S+, (met|missed)", line) for line in goals)
+
+
+def test_goals_are_judged_on_their_side_and_only_where_the_work_was_equal() -> None:
+    report = Report()
+    report.check("fair", True, "the same")
+    report.check("unfair", False, "another loss")
+    report.goal("reached", "fair", 2.0, 2.0)
+    report.goal("not reached", "fair", 1.99, 2.0)
+    report.goal("kept below", "fair", 1.05, 1.1, at_most=True)
+    report.goal("above", "fair", 1.11, 1.1, at_most=True)
+    report.goal("no ratio", "unfair", 100.0, 2.0)
+    assert report.lines() == [
+        "goal reached: ratio 2, goal 2, met",
+        "goal not reached: ratio 1.99, goal 2, missed",
+        "goal kept below: ratio 1.05, goal at most 1.1, met",
+        "goal above: ratio 1.11, goal at most 1.1, missed",
+        "goal no ratio: ratio 100, goal 2, missed, for the work was not equal",
+    ]
+
+
+def test_an_unknown_benchmark_names_those_there_are() -> None:
+    told = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "bench.py"), "--only", "none"], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 2 and f"there are {', '.join(bench.BENCHMARKS)}" in told.stderr
