@@ -30,18 +30,19 @@ from nightrec.session import session
 
 CORES = 2
 LEAST_COSINE = 0.9995
-_BRANDS = "Aurora Birch Calder Dunmore Elwood Fenwick Glenhaven Harlow Ivory Juniper Kestrel Larkspur".split()
-_LOOKS = "red vintage folding wireless ceramic oversized hand-painted waterproof slim organic brushed striped".split()
+_BRANDS = ("Aurora", "Birch", "Calder", "Dunmore", "Elwood", "Fenwick", "Glenhaven", "Harlow", "Juniper", "Kestrel")
+_LOOKS = ("red", "vintage", "folding", "wireless", "ceramic", "oversized", "hand-painted", "waterproof", "organic")
 _THINGS = (
-    "lantern,t-light holder,lunch box,desk lamp,rain jacket,cake tin,garden chair,running shoe,alarm clock,tea towel,"
-    "jigsaw puzzle,phone case,mixing bowl,travel mug,picture frame,bird feeder,notebook,wall hook,backpack,candle"
-).split(",")
+    "lantern", "t-light holder", "lunch box", "desk lamp", "rain jacket", "cake tin", "garden chair", "running shoe",
+    "alarm clock", "tea towel", "jigsaw puzzle", "phone case", "mixing bowl", "travel mug", "bird feeder", "backpack",
+)
 _SAYINGS = (
-    "made from recycled steel,ships in a gift box,fits most standard shelves,easy to clean,comes with a two-year "
-    "guarantee,suitable for children over three,hand finished by our partners,a favourite of returning customers,"
-    "the lid doubles as a plate,machine washable at 30 degrees,works with batteries or a USB-C cable,best kept away "
-    "from direct sunlight,assembly takes about ten minutes,inspired by mid-century design,packed without any plastic"
-).split(",")
+    "made from recycled steel", "ships in a gift box", "fits most standard shelves", "easy to clean",
+    "comes with a two-year guarantee", "suitable for children over three", "hand finished by our partners",
+    "a favourite of returning customers", "the lid doubles as a plate", "machine washable at 30 degrees",
+    "works with batteries or a USB-C cable", "best kept away from direct sunlight", "packed without any plastic",
+    "assembly takes about ten minutes", "inspired by mid-century design",
+)
 
 
 def versions() -> dict[str, str]:

@@ -45,12 +45,18 @@ def scored(
         expected = f"expected {len(FEATURES)} features, found {width}"
         raise NightrecError(f"the ranker's weights {weights}: {expected}; train it again")
 
+    return with_score(features(candidates, items, users), blob, sha256).drop("features")
+
+
+def with_score(examples: DataFrame, weights: bytes, sha256: str) -> DataFrame:
+    """`examples` with `score`: the probability that the network of these weights gives to their `features`."""
+
     def probabilities(batch: pa.Array) -> pa.Array:
-        return probability(_network(blob, sha256), batch)
+        return probability(_network(weights, sha256), batch)
 
     # Only the features travel to Python and only the scores back; the other columns stay where they are.
     score = arrow_udf(probabilities, "double")  # type: ignore[call-overload]  # pyspark's stubs want a deprecated argument
-    return features(candidates, items, users).withColumn("score", score("features")).drop("features")
+    return examples.withColumn("score", score("features"))
 
 
 def probability(network: model.Network, batch: pa.Array) -> pa.Array:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
@@ -52,7 +53,7 @@ def examples(tmp_path_factory) -> Path:
 
 
 def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS):
-    trainer = partial(train, partial(pq.read_table, file), settings)
+    trainer = partial(train, partial(pads.dataset, file), settings)
     return on_executors(spark, trainer, processes, 60)
 
 
