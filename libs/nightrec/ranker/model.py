@@ -78,6 +78,21 @@ class DropoutMasks:
         return list(torch.split(masks, list(self._hidden), dim=1))
 
 
+def flattened(network: Network) -> tuple[nn.Parameter, Tensor]:
+    """All weights of a network as one vector, and their gradient as another, of which its own become views.
+
+    One message per step then averages them, and one kernel updates them: six of each took longer than the arithmetic.
+    """
+    flat = nn.Parameter(nn.utils.parameters_to_vector(network.parameters()).detach().clone())
+    gradient = flat.grad = torch.zeros_like(flat)
+    start = 0
+    for weight in network.parameters():
+        part = slice(start, start + weight.numel())
+        weight.data, weight.grad = flat.data[part].view_as(weight), gradient[part].view_as(weight)
+        start += weight.numel()
+    return flat, gradient
+
+
 def dumped(network: Network) -> bytes:
     """The network as safetensors: numbers only, nothing that could run."""
     return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})

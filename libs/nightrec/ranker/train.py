@@ -18,13 +18,13 @@ import horovod.torch as hvd
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from nightrec.config import Ranker
 from nightrec.errors import UsageError
 from nightrec.ranker.dataset import Read, Split, splits
-from nightrec.ranker.model import DropoutMasks, Network, dumped
+from nightrec.ranker.model import DropoutMasks, Network, dumped, flattened
 
 # Lists are judged by their first ten places, whatever their length.
 NDCG_AT = 10
@@ -102,21 +102,6 @@ def train(read: Read, settings: Ranker) -> Trained:
 
     weights.data.copy_(best)
     return Trained(dumped(network), best_epoch, epochs)
-
-
-def flattened(network: Network) -> tuple[nn.Parameter, Tensor]:
-    """All weights of a network as one vector, and their gradient as another, of which its own become views.
-
-    One message per step then averages them, and one kernel updates them: six of each took longer than the arithmetic.
-    """
-    flat = nn.Parameter(nn.utils.parameters_to_vector(network.parameters()).detach().clone())
-    gradient = flat.grad = torch.zeros_like(flat)
-    start = 0
-    for weight in network.parameters():
-        part = slice(start, start + weight.numel())
-        weight.data, weight.grad = flat.data[part].view_as(weight), gradient[part].view_as(weight)
-        start += weight.numel()
-    return flat, gradient
 
 
 Batch = tuple[Tensor, Tensor, list[Tensor]]
