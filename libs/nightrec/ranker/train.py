@@ -28,6 +28,8 @@ from nightrec.ranker.model import DropoutMasks, Network, dumped, flattened
 
 # Lists are judged by their first ten places, whatever their length.
 NDCG_AT = 10
+# Examples whose intermediate results stay in a core's cache: scoring 65,536 at once took four times as long.
+_BLOCK = 4_096
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def evaluate(network: Network, split: Split, device: torch.device) -> tuple[floa
     bounds = np.linspace(0, len(split), hvd.size() + 1).astype(int)
     part = split.features[bounds[hvd.rank()] : bounds[hvd.rank() + 1]]
     with torch.no_grad():
-        blocks = [torch.tensor(part[start : start + 65_536]) for start in range(0, len(part), 65_536)]
+        blocks = [torch.tensor(part[start : start + _BLOCK]) for start in range(0, len(part), _BLOCK)]
         scores = [network(rows.to(device)).cpu() for rows in blocks] or [torch.empty(0)]
     logits: Tensor = hvd.allgather(torch.cat(scores), name="valid_logits")
     loss = functional.binary_cross_entropy_with_logits(logits.double(), torch.tensor(split.labels).double())
