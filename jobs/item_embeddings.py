@@ -14,7 +14,7 @@ from nightrec.tables import ITEM_EMBEDDINGS, ITEM_PROFILES
 def run(night: Night) -> None:
     """Encode the night's new item texts; where there are none, nothing is written and no model is loaded."""
     encoder = night.config.encoder
-    settings = Settings(encoder.path, encoder.revision, encoder.batch, encoder.max_tokens)
+    settings = Settings(encoder.path, encoder.revision, encoder.batch_tokens, encoder.max_tokens)
     profiles = night.read(ITEM_PROFILES)
     held = night.store.read(ITEM_EMBEDDINGS, {"encoder": encoder.id})
     new, reused = count_texts(profiles, held)

@@ -11,10 +11,10 @@ from pathlib import Path
 from nightrec.launch import on_executors
 from nightrec.models import ranker_model_id
 from nightrec.night import Night, main
-from nightrec.ranker import dataset, model
+from nightrec.ranker import model
 from nightrec.ranker.features import FEATURES
 from nightrec.ranker.train import train
-from nightrec.store import arrow
+from nightrec.store import dataset
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
 
 
@@ -23,7 +23,7 @@ def run(night: Night) -> None:
     settings, horovod, key = night.config.ranker, night.config.horovod, {"as_of_date": night.date}
     model_id = ranker_model_id(night.date, night.config)
     versions = {RANKER_EXAMPLES.name: night.store.version(RANKER_EXAMPLES)}
-    read = partial(arrow, night.store.warehouse, RANKER_EXAMPLES, key, dataset.COLUMNS)
+    read = partial(dataset, night.store.warehouse, RANKER_EXAMPLES, key)
     trained = on_executors(night.spark, partial(train, read, settings), horovod.processes, horovod.start_timeout_s)[0]
     weights = f"{model_id}/model.safetensors"
     sha256 = model.write(trained.weights, Path(night.config.paths.models) / weights)

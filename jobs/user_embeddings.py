@@ -15,7 +15,7 @@ from nightrec.tables import ITEM_EMBEDDINGS, ITEM_PROFILES, USER_EMBEDDINGS, USE
 def run(night: Night) -> None:
     """Encode the night's new user texts and mix them with the vectors of recent items."""
     encoder = night.config.encoder
-    settings = Settings(encoder.path, encoder.revision, encoder.batch, encoder.max_tokens)
+    settings = Settings(encoder.path, encoder.revision, encoder.batch_tokens, encoder.max_tokens)
     profiles = night.read(USER_PROFILES)
     before = newest_date(partitions(night.store.warehouse, USER_EMBEDDINGS), encoder.id, night.date)
     held = held_texts(night.read(USER_EMBEDDINGS, {"run_date": before, "encoder": encoder.id}))

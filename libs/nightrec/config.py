@@ -141,7 +141,9 @@ class Encoder(_Section):
         "53aa51172d14", description="first 12 digits of the sha-256 of its weights; checked when loaded"
     )
     folder: str = Field("", description="folder of weights and tokenizer on every worker; empty: the user's cache")
-    batch: Positive = Field(64, description="texts encoded together")
+    batch_tokens: Positive = Field(
+        2048, description="tokens of texts encoded together: 2048 stay in a core's cache, a GPU takes 65536"
+    )
     max_tokens: Positive = Field(64, description="longer texts are cut")
     user_text_share: Share = Field(0.2, description="weight of the user's own text beside the mean of the recent items")
 

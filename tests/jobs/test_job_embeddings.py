@@ -82,7 +82,7 @@ def test_only_new_texts_are_encoded(two_nights: Night, config: Config) -> None:
     np.testing.assert_allclose([np.linalg.norm(v) for v in by_hash.values()], 1.0, atol=1e-3)
 
     encoder = loaded(config.encoder.path, config.encoder.revision, config.encoder.max_tokens, 1)
-    red, blue, boots, hats = encoder.encode(["red shoes", "blue boots", "likes boots", "likes hats"], batch=8)
+    red, blue, boots, hats = encoder.encode(["red shoes", "blue boots", "likes boots", "likes hats"], batch_tokens=2048)
     assert by_hash[hashlib.sha256(b"red shoes").hexdigest()] @ red >= 0.9995
 
     assert fates(first, "user_embeddings", user_embeddings.run) == (2, 0)
@@ -114,16 +114,16 @@ def test_empty_night_writes_no_vector(night: Night, config: Config) -> None:
 def test_wrong_weights_stop_before_any_task(spark: Any, config: Config) -> None:
     texts = spark.createDataFrame([("h", "text")], "text_hash string, text string")
     with pytest.raises(UsageError, match="says 000000000000"):
-        encode(texts, 1, Settings(config.encoder.path, "000000000000", 8, 64))
+        encode(texts, 1, Settings(config.encoder.path, "000000000000", 2048, 64))
 
 
 def test_every_row_comes_back_whatever_the_tasks(spark: Any, config: Config) -> None:
-    # Nine texts in batches of four: three tasks, capped at the default parallelism.
+    # Nine texts of up to 64 tokens in batches of 256 tokens: three tasks, capped at the default parallelism.
     texts = spark.createDataFrame([(f"h{n}", f"thing number {n}") for n in range(9)], "text_hash string, text string")
-    frame = encode(texts, 9, Settings(config.encoder.path, config.encoder.revision, 4, 64))
+    frame = encode(texts, 9, Settings(config.encoder.path, config.encoder.revision, 256, 64))
     assert frame.rdd.getNumPartitions() == min(3, spark.sparkContext.defaultParallelism)
     found = frame.toArrow().combine_chunks().sort_by("text_hash")
     assert found["text_hash"].to_pylist() == [f"h{n}" for n in range(9)]
     encoder = loaded(config.encoder.path, config.encoder.revision, 64, 1)
-    reference = encoder.encode([f"thing number {n}" for n in range(9)], batch=64)
+    reference = encoder.encode([f"thing number {n}" for n in range(9)], batch_tokens=2048)
     assert (as_matrix(found["vector"].combine_chunks()) * reference).sum(axis=1).min() >= 0.9995

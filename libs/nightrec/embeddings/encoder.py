@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,13 +37,18 @@ def verify(folder: Path, revision: str) -> None:
 
 
 class Encoder:
-    """A BERT with mean pooling. Letters: B texts in a batch, T tokens of the longest of them, D width of a vector.
+    """A BERT with mean pooling. Letters: B texts in a batch, T tokens of each of them, D width of a vector.
 
     On a GPU where torch sees one. In bfloat16 there and on CPUs with instructions for it (585 texts/s against 183 at
-    best in float32 on one such core, cosine to float32 at least 0.9999); vectors are float32 either way.
+    best in float32 on one such core, cosine to float32 at least 0.9995); vectors are float32 either way.
+    A batch holds texts of one length: nothing is padded, no mask is needed, and no text sees its companions. Only the
+    last bits of a vector may depend on their number, where the processor's library picks another kernel for it.
+    Compiled graphs (torch.compile) are not used: COMPILE_NOTE
     """
 
     def __init__(self, folder: Path, max_tokens: int, threads: int) -> None:
+        # The tokenizer's own threads, read at its first text: they would take the cores of neighbouring tasks.
+        os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
         import torch
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
@@ -61,33 +68,41 @@ class Encoder:
         self.max_tokens = min(max_tokens, int(model.config.max_position_embeddings))
         self.width = int(model.config.hidden_size)
 
-    def encode(self, texts: list[str], batch: int) -> Vectors:
-        """One unit vector per text, in the order of the texts. Raises ValueError for a vector that is none."""
+    def encode(self, texts: list[str], batch_tokens: int) -> Vectors:
+        """One unit vector per text, in the order of the texts; at most `batch_tokens` tokens are computed together.
+
+        Raises ValueError for a vector that is none.
+        """
         import torch
 
-        vectors = np.empty((len(texts), self.width), dtype=np.float32)
-        # Texts of like length share a batch: padding is computed like any token.
-        order = np.argsort(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)), kind="stable")
+        tokens = self.tokenizer(
+            texts, truncation=True, max_length=self.max_tokens, return_attention_mask=False, return_token_type_ids=False
+        )["input_ids"]
+        unit = torch.empty(len(texts), self.width, device=self.device)
         with torch.inference_mode():
-            for start in range(0, len(texts), batch):
-                chosen = order[start : start + batch]
-                vectors[chosen] = self._batch([texts[i] for i in chosen])
+            for chosen in batches(np.fromiter(map(len, tokens), np.int64, len(tokens)), batch_tokens):
+                ids = torch.tensor([tokens[text] for text in chosen], device=self.device)  # [B, T]
+                states = self.model(input_ids=ids).last_hidden_state  # [B, T, D]
+                # Every token counts, for none is padding; every text has its two marker tokens.
+                unit[chosen] = torch.nn.functional.normalize(states.float().mean(1), dim=1)
+        vectors: Vectors = unit.cpu().numpy()
         broken = ~np.isclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-3)  # NaN and infinity too
         if broken.any():
             raise ValueError(f"the encoder gave {broken.sum()} of {len(texts)} vectors without unit length")
         return vectors
 
-    def _batch(self, texts: list[str]) -> Vectors:
-        """[B, D]: the mean of the token vectors under the attention mask, at unit length."""
-        import torch
 
-        tokens = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
-        tokens = tokens.to(self.device)
-        states = self.model(**tokens).last_hidden_state.float()  # [B, T, D]
-        mask = tokens["attention_mask"].unsqueeze(-1).float()  # [B, T, 1]
-        means = (states * mask).sum(1) / mask.sum(1)  # every text has its two marker tokens
-        unit: Vectors = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
-        return unit
+def batches(lengths: npt.NDArray[np.int64], batch_tokens: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Indices of texts that are computed together: of one length in tokens, `batch_tokens` of them in all or one text.
+
+    Shortest first, in their given order within a length; each text once.
+    """
+    order = np.argsort(lengths, kind="stable")
+    of_one_length = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1) if len(order) else []
+    for texts in of_one_length:
+        most = max(1, batch_tokens // int(lengths[texts[0]]))
+        for start in range(0, len(texts), most):
+            yield texts[start : start + most]
 
 
 @lru_cache(maxsize=1)

@@ -1,67 +1,167 @@
-"""The examples as arrays, in an order that does not depend on how they were written."""
+"""The examples as one Arrow file per host, mapped into memory by its training processes, in canonical order.
+
+Letters: N examples of a split, F features. One process of each host writes the file, in the order of cut, user and
+item, so it does not depend on how the table's files were written; all of them map it. Its pages belong to the system,
+which holds each of them once for all processes and drops what nobody touches.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import horovod.torch as hvd
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow.dataset import Dataset
 
 from nightrec.errors import BadInput
 from nightrec.ranker.features import FEATURES
 
-COLUMNS = ["split", "cut_date", "user_id", "item_id", "label", "features"]
-_KEY = ["cut_date", "user_id", "item_id"]
+Read = Callable[[], Dataset]
+Floats = npt.NDArray[np.float32]
 
-Read = Callable[[], pa.Table]
+_FILE = "examples.arrow"
+_SCHEMA = pa.schema({
+    "user": pa.int32(),  # a number per user, ascending
+    "label": pa.float32(),
+    "features": pa.list_(pa.float32(), len(FEATURES)),
+})
+# Rows that pass through memory at once.
+_ROWS = 65_536
 
 
 @dataclass(frozen=True)
 class Split:
-    """N examples in order of cut, user and item: `users` (N,) a number per user; `features` (N, F), `labels` (N,)."""
+    """N examples in order of cut, user and item: `users` (N,) a number per user; `features` (N, F), `labels` (N,).
 
-    users: npt.NDArray[np.int64]
-    features: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.float32]
+    Views of a mapped file, not to be written to.
+    """
+
+    users: npt.NDArray[np.int32]
+    features: Floats
+    labels: Floats
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def scale(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Mean and population standard deviation (F,) of the features, in double precision, block by block."""
+        blocks = [self.features[start : start + _ROWS] for start in range(0, len(self), _ROWS)]
+        mean = sum(block.sum(0, dtype=np.float64) for block in blocks) / len(self)
+        squares = sum(((block - mean) ** 2).sum(0) for block in blocks)
+        return mean, np.sqrt(squares / len(self))
+
 
 def splits(read: Read) -> tuple[Split, Split]:
-    """The train and the valid split of a table with COLUMNS.
+    """The train and the valid split, in every process of the running Horovod job, each host with a file of its own.
 
-    Memory: 4 bytes x F x examples, twice while sorting (10 million examples of 27 features: 2.2 GB).
-    Raises BadInput where a split has no positive, or features of another length than FEATURES.
+    `read` gives the table's rows of one version with split, cut_date, user_id, item_id, label and features. The first
+    process of a host writes the file to the folder for temporary files (TMPDIR), 4 F + 8 bytes per example; its own
+    memory holds 60 bytes per example while it sorts (10 million: 0.6 GB) and no feature. Once all have mapped
+    it, its name is removed: whatever becomes of the processes, the space is free when the last of them ends.
+    Raises BadInput, on the processes that write, where a split has no positive, or features of another length than
+    FEATURES; the others are told by Horovod that their partner has gone.
     """
-    table = read()
-    split = table["split"]
-    train, valid = (_split(table.filter(pc.equal(split, pa.scalar(name))), name) for name in ("train", "valid"))
+    folder = Path(tempfile.mkdtemp(prefix="nightrec-examples-")) if hvd.local_rank() == 0 else None
+    try:
+        if folder:
+            write(read(), folder)
+        folders: list[tuple[int, Path | None]] = hvd.allgather_object((hvd.cross_rank(), folder))
+        mine = next(found for host, found in folders if host == hvd.cross_rank() and found)
+        mapped = mapped_splits(mine)
+        hvd.barrier()
+
+    finally:
+        if folder:
+            shutil.rmtree(folder)
+    return mapped
+
+
+def write(rows: Dataset, folder: Path) -> None:
+    """Put the splits into FOLDER/examples.arrow, one record batch each. Two passes over `rows`: keys, then features."""
+    keys = _canonical(rows)
+    # Arrow writes a record batch from one piece of memory: a file again, for the features need not fit otherwise.
+    scratch = folder / "features"
+    features = np.memmap(scratch, np.float32, "w+", shape=(len(keys.place), len(FEATURES)))
+    start = 0
+    for batch in _batches(rows, ["features"]):
+        values = batch["features"].flatten().to_numpy(zero_copy_only=False)
+        if len(values) != len(batch) * len(FEATURES):
+            raise BadInput(
+                f"ranker_examples: expected {len(FEATURES)} features per example, found {len(values) / len(batch):g}; "
+                "run ranker_examples for this date again"
+            )
+        features[keys.place[start : start + len(batch)]] = values.reshape(len(batch), len(FEATURES))
+        start += len(batch)
+    with pa.OSFile(str(folder / _FILE), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
+        train = int(keys.trains.sum())
+        for part in (slice(0, train), slice(train, None)):
+            values = pa.FixedSizeListArray.from_arrays(pa.array(features[part].reshape(-1)), len(FEATURES))
+            columns = [pa.array(keys.users[part]), pa.array(keys.labels[part]), values]
+            writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+    scratch.unlink()
+
+
+def mapped_splits(folder: Path) -> tuple[Split, Split]:
+    """The splits of a file that `write` made, without reading them."""
+    file = pa.ipc.open_file(pa.memory_map(str(folder / _FILE)))
+    train, valid = (_split(file.get_batch(number)) for number in range(2))
     return train, valid
 
 
-def _split(table: pa.Table, name: str) -> Split:
-    labels = _numbers(table["label"])
-    if not labels.any():
-        raise BadInput(f"ranker_examples: no {name} example with an action; run ranker_examples for this date first")
-    values = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in table["features"].chunks])
-    if len(values) != len(labels) * len(FEATURES):
-        raise BadInput(
-            f"ranker_examples: expected {len(FEATURES)} features per example, found {len(values) / len(labels):g}; "
-            "run ranker_examples for this date again"
-        )
-    order = pc.sort_indices(table, sort_keys=[(column, "ascending") for column in _KEY]).to_numpy()
-    users = table["user_id"].take(order).combine_chunks().dictionary_encode().indices.to_numpy()
-    return Split(
-        users=users.astype(np.int64),
-        features=values.astype(np.float32, copy=False).reshape(-1, len(FEATURES))[order],
-        labels=labels[order],
-    )
+def _split(batch: pa.RecordBatch) -> Split:
+    features = batch["features"].flatten().to_numpy().reshape(-1, len(FEATURES))
+    return Split(users=batch["user"].to_numpy(), features=features, labels=batch["label"].to_numpy())
 
 
-def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float32]:
-    values: npt.NDArray[np.float32] = column.to_numpy().astype(np.float32)
-    return values
+@dataclass(frozen=True)
+class _Keys:
+    """Of each row as it comes its `place` in the file; in the order of the file its user, label and split."""
+
+    place: npt.NDArray[np.int64]
+    users: npt.NDArray[np.int32]
+    labels: Floats
+    trains: npt.NDArray[np.bool_]
+
+
+def _canonical(rows: Dataset) -> _Keys:
+    names = ["cut_date", "user_id", "item_id"]
+    keys: dict[str, list[pa.DictionaryArray]] = {name: [] for name in names}
+    labels, trains = [np.empty(0, np.float32)], [np.empty(0, np.bool_)]
+    for batch in _batches(rows, ["split", "label", *names]):
+        for name, found in keys.items():
+            found.append(batch[name].dictionary_encode())
+        labels.append(batch["label"].to_numpy(zero_copy_only=False).astype(np.float32))
+        trains.append(pc.equal(batch["split"], "train").to_numpy(zero_copy_only=False))
+    label, train = np.concatenate(labels), np.concatenate(trains)
+    for name, chosen in (("train", train), ("valid", ~train)):
+        if not label[chosen].any():
+            raise BadInput(
+                f"ranker_examples: no {name} example with an action; run ranker_examples for this date first"
+            )
+    cuts, users, items = (_ranks(keys.pop(name)) for name in names)
+    order = np.lexsort((items, users, cuts, ~train))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return _Keys(place, users[order], label[order], train[order])
+
+
+def _ranks(chunks: list[pa.DictionaryArray]) -> npt.NDArray[np.int32]:
+    """A number per value, in the order of the values: four bytes where an id takes ten times that."""
+    unified = pa.chunked_array(chunks).unify_dictionaries().chunks
+    order = pc.array_sort_indices(unified[0].dictionary).to_numpy()
+    ranks = np.empty(len(order), np.int32)
+    ranks[order] = np.arange(len(order), dtype=np.int32)
+    codes: npt.NDArray[np.int32] = np.concatenate([chunk.indices.to_numpy() for chunk in unified])
+    return ranks[codes]
+
+
+def _batches(rows: Dataset, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows in the order of their files, in one thread: the second pass must see them as the first did."""
+    yield from rows.to_batches(columns=columns, batch_size=_ROWS, use_threads=False)

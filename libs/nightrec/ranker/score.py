@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import safetensors.numpy
 from pyspark.sql import DataFrame
 from pyspark.sql.pandas.functions import arrow_udf
 
 from nightrec.errors import NightrecError
-from nightrec.ranker import model
+from nightrec.ranker import kernel, model
 from nightrec.ranker.features import FEATURES, features
 
 # Networks this process has loaded, by the fingerprint of their weights: a Spark worker serves many tasks.
-_LOADED: dict[str, model.Network] = {}
+_LOADED: dict[str, kernel.Compiled] = {}
 
-# Probabilities are rounded, so that the last bits of a sum, which depend on the rows that happen to share a batch,
-# cannot decide between two items that are alike; and kept off 0 and 1.
+# Probabilities are rounded, so that the last bits of a sum, which depend on the processor, cannot decide between two
+# items that are alike; and kept off 0 and 1.
 _DIGITS = 7
 _SMALLEST = 10.0**-_DIGITS
 
@@ -45,31 +46,30 @@ def scored(
         expected = f"expected {len(FEATURES)} features, found {width}"
         raise NightrecError(f"the ranker's weights {weights}: {expected}; train it again")
 
+    return with_score(features(candidates, items, users), blob, sha256).drop("features")
+
+
+def with_score(examples: DataFrame, weights: bytes, sha256: str) -> DataFrame:
+    """`examples` with `score`: the probability that the network of these weights gives to their `features`."""
+
     def probabilities(batch: pa.Array) -> pa.Array:
-        return probability(_network(blob, sha256), batch)
+        return probability(_network(weights, sha256), batch)
 
     # Only the features travel to Python and only the scores back; the other columns stay where they are.
     score = arrow_udf(probabilities, "double")  # type: ignore[call-overload]  # pyspark's stubs want a deprecated argument
-    return features(candidates, items, users).withColumn("score", score("features")).drop("features")
+    return examples.withColumn("score", score("features"))
 
 
-def probability(network: model.Network, batch: pa.Array) -> pa.Array:
-    """(B,) probabilities of an Arrow list array of B rows of F floats, in the network's own precision."""
-    import torch
-
-    values = batch.flatten().to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(batch), len(network.mean))
-    with torch.inference_mode():
-        scores = torch.sigmoid(network(torch.from_numpy(values).to(network.mean.dtype))).double()
-    return pa.array(scores.numpy().round(_DIGITS).clip(_SMALLEST, 1 - _SMALLEST), pa.float64())
+def probability(network: kernel.Compiled, batch: pa.Array) -> pa.Array:
+    """(B,) probabilities of an Arrow list array of B rows of F floats, in double precision."""
+    values = batch.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    scores = network.probabilities(values.reshape(len(batch), len(network.mean)))
+    return pa.array(scores.round(_DIGITS).clip(_SMALLEST, 1 - _SMALLEST), pa.float64())
 
 
-def _network(weights: bytes, sha256: str) -> model.Network:
-    """The network of these weights in double precision, built once per process."""
+def _network(weights: bytes, sha256: str) -> kernel.Compiled:
+    """The network of these weights, unpacked once per process."""
     if sha256 not in _LOADED:
-        import torch
-
-        # Each task has one core; torch would take all of the machine's.
-        torch.set_num_threads(1)
         _LOADED.clear()
-        _LOADED[sha256] = model.loaded(weights).double()
+        _LOADED[sha256] = kernel.compiled(safetensors.numpy.load(weights))
     return _LOADED[sha256]

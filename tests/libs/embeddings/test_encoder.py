@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from nightrec.config import Encoder as Settings
-from nightrec.embeddings.encoder import Encoder, loaded, verify
+from nightrec.embeddings.encoder import Encoder, batches, loaded, verify
 from nightrec.embeddings.users import mix, taste
 from nightrec.errors import UsageError
 
@@ -33,7 +33,7 @@ def test_equals_a_plain_float32_reference(encoder: Encoder) -> None:
 
     tokenizer = BertTokenizerFast.from_pretrained(SETTINGS.path, local_files_only=True)
     model = BertModel.from_pretrained(SETTINGS.path, local_files_only=True, dtype=torch.float32).eval()
-    found = encoder.encode(TEXTS, batch=4)
+    found = encoder.encode(TEXTS, batch_tokens=64)
     assert (found.dtype, found.shape) == (np.float32, (6, 384))
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1.0, atol=1e-5)
     for text, vector in zip(TEXTS, found, strict=True):
@@ -43,12 +43,25 @@ def test_equals_a_plain_float32_reference(encoder: Encoder) -> None:
         assert vector @ mean / np.linalg.norm(mean) >= 0.9995, text
 
 
-def test_batch_size_and_order_do_not_matter(encoder: Encoder) -> None:
-    whole = encoder.encode(TEXTS, batch=64)
-    backwards = encoder.encode(TEXTS[::-1], batch=2)[::-1]
-    assert (whole * backwards).sum(axis=1).min() >= 0.9995
+def test_companions_and_order_do_not_matter(encoder: Encoder) -> None:
+    whole = encoder.encode(TEXTS, batch_tokens=2048)
+    backwards = encoder.encode(TEXTS[::-1], batch_tokens=1)[::-1]
+    assert (whole * backwards).sum(axis=1).min() >= 0.9999
+    # The same text twice, and a text that ran alone: no neighbour shows.
+    np.testing.assert_array_equal(whole[1], whole[5])
+    alone = encoder.encode(TEXTS[2:3], batch_tokens=2048)
+    np.testing.assert_array_equal(encoder.encode([TEXTS[2], "a much longer text " * 5], 2048)[0], alone[0])
     # Different texts are told apart by far more than that.
     assert whole[0] @ whole[2] < 0.9
+
+
+def test_a_batch_holds_texts_of_one_length_within_its_budget() -> None:
+    lengths = np.array([5, 3, 9, 3, 5, 3, 3])
+    found = [chosen.tolist() for chosen in batches(lengths, 10)]
+    # Three of 3 tokens fill 9 of 10; two of 5 fill it; 9 alone.
+    assert found == [[1, 3, 5], [6], [0, 4], [2]]
+    assert [chosen.tolist() for chosen in batches(np.array([9, 4]), 8)] == [[1], [0]]  # longer than the budget: alone
+    assert list(batches(np.array([], dtype=np.int64), 8)) == []
 
 
 def test_revision_is_checked(tmp_path: Path) -> None:

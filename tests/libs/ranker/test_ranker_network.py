@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from nightrec.errors import NightrecError
-from nightrec.ranker.model import Network, dropout_masks, dumped, loaded, read, write
+from nightrec.ranker.model import DropoutMasks, Network, dumped, flattened, loaded, read, write
 
 
 def network(shift: float = 0.0) -> Network:
@@ -44,12 +44,28 @@ def test_the_shift_undoes_the_sampling_of_negatives():
 
 
 def test_masks_belong_to_rows_and_keep_the_mean():
-    masks = dropout_masks((64, 32), 4096, 0.25, torch.Generator().manual_seed(1))
+    masks = DropoutMasks((64, 32), 0.25, 4096, range(4096), seed=1).draw()
     assert [mask.shape for mask in masks] == [(4096, 64), (4096, 32)]
     assert masks[0].unique().tolist() == pytest.approx([0, 4 / 3])
-    assert float(masks[0].mean()) == pytest.approx(1, abs=0.01)
-    assert dropout_masks((64,), 8, 0.0, torch.Generator()) == []
-    # a masked unit contributes nothing
+    assert [float(mask.mean()) for mask in masks] == pytest.approx([1, 1], abs=0.01)
+    # no unit and no row is always in or always out
+    assert all(mask.mean(dim).min() > 0 and mask.mean(dim).max() < 4 / 3 for mask in masks for dim in (0, 1))
+    assert DropoutMasks((64,), 0.0, 8, range(8), seed=1).draw() == []
+
+
+def test_processes_that_take_parts_of_a_batch_draw_the_masks_of_the_whole():
+    # 5 and 3 units: a row's stretch of the stream is longer than it needs
+    whole = DropoutMasks((5, 3), 0.5, 8, range(8), seed=1)
+    parts = [DropoutMasks((5, 3), 0.5, 8, range(start, start + 2), seed=1) for start in range(0, 8, 2)]
+    steps = [whole.draw() for _ in range(3)]
+    for step in steps:
+        drawn = zip(*(part.draw() for part in parts), strict=True)  # by layer
+        assert all(torch.equal(mask, torch.cat(layer)) for mask, layer in zip(step, drawn, strict=True))
+    assert not torch.equal(steps[0][0], steps[1][0])
+    assert not torch.equal(steps[0][0], DropoutMasks((5, 3), 0.5, 8, range(8), seed=2).draw()[0])
+
+
+def test_a_masked_unit_contributes_nothing():
     net = network().train()
     zero = [torch.ones(1, 8), torch.zeros(1, 4)]
     assert torch.equal(net(torch.randn(1, 3), zero), net.output.bias)
@@ -80,3 +96,15 @@ def test_other_or_broken_weights_are_refused(tmp_path):
     for broken in (b"", b"\x80\x04N.", dumped(network())[:100], safetensors.torch.save({}), wrong_width, extra):
         with pytest.raises(NightrecError, match=re.compile("weights cannot be read: .*train it again")):
             loaded(broken)
+
+
+def test_flattened_weights_are_the_network_s_own():
+    net = network().train()
+    before = net(x := torch.randn(4, 3))
+    weights, gradient = flattened(net)
+    assert torch.equal(net(x), before)
+    net(x).sum().backward()
+    assert torch.equal(gradient, torch.cat([weight.grad.flatten() for weight in net.parameters()])) and gradient.any()
+    weights.data.zero_()
+    assert net(x).tolist() == [0] * 4
+    assert set(loaded(dumped(net)).state_dict()) == {*dict(net.named_parameters()), "mean", "std", "shift"}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 
 from nightrec.errors import NightrecError
-from nightrec.ranker import model
+from nightrec.ranker import kernel, model
 from nightrec.ranker.features import FEATURES, features
 from nightrec.ranker.score import scored
 from nightrec.tables import CANDIDATES, ITEM_PROFILES, USER_PROFILES
@@ -71,3 +72,22 @@ def test_another_model_is_refused_before_any_row_is_scored(inputs, network, tmp_
     sha256 = model.write(model.dumped(narrow), file)
     with pytest.raises(NightrecError, match=f"expected {len(FEATURES)} features, found 2"):
         scored(*inputs, str(file), sha256, FEATURES)
+
+
+@pytest.mark.parametrize("hidden", [(64, 32), (8,), (5, 3, 7), (1, 130)])  # widths that do and do not divide by four
+@pytest.mark.parametrize("width", [1, 4, 27])
+def test_the_kernel_is_the_network_in_double_precision(hidden, width):
+    torch.manual_seed(5)
+    bare = model.Network(torch.randn(width), torch.rand(width) + 0.5, torch.tensor(-0.7), hidden).eval()
+    network = kernel.compiled(safetensors.numpy.load(model.dumped(bare)))
+    given = np.random.default_rng(6).normal(size=(300, width)).astype(np.float32)
+    with torch.inference_mode():
+        expected = torch.sigmoid(bare.double()(torch.from_numpy(given).double())).numpy()
+    found = network.probabilities(given)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+    # alone, in the last block, in another place: the same bits; and a broken row spoils no other
+    assert network.probabilities(given[-1:]) == found[-1:]
+    np.testing.assert_array_equal(network.probabilities(given[::-1].copy())[::-1], found)
+    given[7] = np.nan
+    np.testing.assert_array_equal(np.delete(network.probabilities(given), 7), np.delete(found, 7))
+    assert len(network.probabilities(given[:0])) == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,6 +18,7 @@ from nightrec.config import Ranker
 from nightrec.errors import BadInput, NightrecError, UsageError
 from nightrec.launch import on_executors
 from nightrec.ranker import model
+from nightrec.ranker.dataset import splits
 from nightrec.ranker.features import FEATURES
 from nightrec.ranker.train import train
 
@@ -52,7 +54,7 @@ def examples(tmp_path_factory) -> Path:
 
 
 def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS):
-    trainer = partial(train, partial(pq.read_table, file), settings)
+    trainer = partial(train, partial(pads.dataset, file), settings)
     return on_executors(spark, trainer, processes, 60)
 
 
@@ -70,6 +72,24 @@ def test_one_and_two_processes_walk_the_same_path(spark, examples, tmp_path):
     table = pq.read_table(examples)
     pq.write_table(table.take(np.random.default_rng(6).permutation(len(table))), shuffled)
     assert run(spark, shuffled, 2)[0] == two[0]
+
+
+def test_ranks_map_one_file_and_leave_nothing_behind(spark, examples, tmp_path):
+    def look():
+        import tempfile
+
+        tempfile.tempdir = str(tmp_path)
+        try:
+            train, valid = splits(partial(pads.dataset, examples))
+        finally:
+            tempfile.tempdir = None
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        file = {line.split()[4] for line in maps if "examples.arrow" in line}
+        return file, len(train), float(valid.features.sum()), list(tmp_path.iterdir())
+
+    one, two = on_executors(spark, look, 2, 60)
+    # the same inode, mapped by both, and no longer in the folder
+    assert one == two and len(one[0]) == 1 and one[1] == 1200 and one[3] == []
 
 
 def test_it_learns_what_was_planted_and_stops_early(spark, examples):

@@ -1,0 +1,265 @@
+"""The ranker's data path: two training processes against one, and scoring through Spark against the bare network.
+
+Training: `train` as the night calls it, in Horovod processes on Spark's executors, from a Parquet file of examples.
+Examples/s are those of whole epochs, their evaluation included, from the second epoch on. A process has one thread in
+either case, as a rank on a 2-core host of two has; one process with both cores is shown too. Equal work: the losses of
+every epoch agree.
+
+Scoring: `with_score` in local[2] on rows whose features are computed and cached, to Spark's noop sink. The bare network
+is the same one in torch, in double precision, in one process, fed with slices of a matrix in memory: of 1,024, 4,096
+and 16,384 rows, each with one thread and with two; the fastest counts. Equal work: the same score for every row.
+Everything is warm. What the compiled network reaches in memory with one thread is shown beside.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import measure
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from measure import Report, side_by_side
+from pyspark import cloudpickle
+
+from nightrec.config import Ranker, Spark
+from nightrec.launch import on_executors
+from nightrec.ranker.features import FEATURES
+from nightrec.session import session
+from nightrec.tables import CANDIDATES, ITEM_PROFILES, USER_PROFILES
+
+CORES = 2
+LARGE_BATCH = 8192
+_WIDTH = len(FEATURES)
+
+
+def versions() -> dict[str, str]:
+    """What the figures depend on."""
+    return measure.versions("torch", "horovod", "pyspark", "pyarrow")
+
+
+def run(report: Report, *, smoke: bool) -> None:
+    """Train, then score."""
+    # Spark's workers do not know this folder: the functions of this module travel to them whole.
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    spark = session(Spark(master=f"local[{CORES}]", partitions=CORES, driver_memory="3g"), "ranker", warm=True)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file = planted(Path(folder) / "examples.parquet", 4_000 if smoke else 500_000, seed=4)
+            for batch in (Ranker().batch, LARGE_BATCH):
+                _training(report, spark, file, 4_000 if smoke else 500_000, batch, 1 if smoke else 3)
+        _scoring(report, spark, 5_000 if smoke else 1_000_000, 1 if smoke else 3)
+        _whole(report, spark, 50 if smoke else 2_000, 1 if smoke else 3)
+    finally:
+        spark.stop()
+
+
+def planted(file: Path, count: int, seed: int) -> Path:
+    """`count` train examples and a fifth as many to validate, 100 to a user, whose first features decide the label."""
+    rng = np.random.default_rng(seed)
+    with pq.ParquetWriter(file, _table(rng, 100, "train").schema) as writer:
+        for split, rows in (("train", count), ("valid", count // 5)):
+            for start in range(0, rows, 100_000):
+                writer.write_table(_table(rng, min(100_000, rows - start), split, start), row_group_size=50_000)
+    return file
+
+
+def _table(rng: np.random.Generator, rows: int, split: str, start: int = 0) -> pa.Table:
+    values = rng.normal(size=(rows, _WIDTH)).astype(np.float32)
+    chance = 1 / (1 + np.exp(-(values[:, 0] * values[:, 1] + 2 * values[:, 2] - 3)))
+    number = np.arange(start, start + rows)
+    return pa.table({
+        "split": [split] * rows,
+        "cut_date": [dt.date(2026, 2, 10) if split == "train" else dt.date(2026, 2, 24)] * rows,
+        "user_id": [f"user-{user}" for user in number // 100],
+        "item_id": [f"item-{item}" for item in number * 7919 % 20_011],
+        "label": (rng.random(rows) < chance).astype(np.float32),
+        "features": pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * _WIDTH, values.reshape(-1)),
+    })
+
+
+def _training(report: Report, spark: Any, file: Path, examples: int, batch: int, runs: int) -> None:
+    settings = Ranker(batch=batch, epochs=5, patience=5)
+    case = f"training, {examples} examples, batch {batch}"
+    found: dict[str, list[dict[str, Any]]] = {}
+
+    def contestant(name: str, processes: int, threads: int) -> Callable[[], None]:
+        def work() -> None:
+            function = partial(_timed_training, partial(pads.dataset, str(file)), settings, threads)
+            found.setdefault(name, []).append(on_executors(spark, function, processes, 120)[0])
+
+        return work
+
+    one, both, two = "one process, one thread", "one process, two threads", "two processes"
+    side_by_side({one: contestant(one, 1, 1), both: contestant(both, 1, 2), two: contestant(two, 2, 1)}, runs)
+    rates = {
+        name: report.figure(
+            case, name, "examples/s", [examples / one_run["epoch_s"] for one_run in results],
+            steps_only_per_s=float(np.median([examples / one_run["steps_s"] for one_run in results])),
+            private_MB=results[0]["private_MB"], mapped_MB=results[0]["mapped_MB"], prepare_s=results[0]["prepare_s"],
+        ).median
+        for name, results in found.items()
+    }
+    losses = [np.array(found[name][0]["losses"]) for name in (one, two)]
+    gap = float(np.abs(losses[0] - losses[1]).max())
+    report.check(case, gap < 1e-3, f"losses of {len(losses[0])} epochs of one and two processes differ by {gap:.1e}")
+    report.goal(f"ranker, two training processes over one, batch {batch}", case, rates[two] / rates[one], 1.6)
+
+
+def _timed_training(read: Callable[[], Any], settings: Ranker, threads: int) -> dict[str, Any]:
+    """Train in this rank with so many threads, and look at the clock before and after each evaluation."""
+    import torch
+
+    from nightrec.ranker import train as trainer
+
+    started = time.perf_counter()
+    stamps: list[tuple[float, float]] = []
+    device, evaluate = trainer._device, trainer.evaluate
+
+    def timed(*arguments: Any) -> tuple[float, float]:
+        before = time.perf_counter()
+        result = evaluate(*arguments)
+        stamps.append((before, time.perf_counter()))
+        return result
+
+    def bounded() -> Any:
+        found = device()
+        torch.set_num_threads(threads)
+        return found
+
+    trainer._device, trainer.evaluate = bounded, timed
+    try:
+        trained = trainer.train(read, settings)
+    finally:
+        trainer._device, trainer.evaluate = device, evaluate
+    epochs = [after - before for (_, before), (_, after) in itertools.pairwise(stamps)]
+    steps = [begun - before for (_, before), (begun, _) in itertools.pairwise(stamps)]
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    return {
+        "epoch_s": float(np.median(epochs)),
+        "steps_s": float(np.median(steps)),
+        "prepare_s": stamps[0][0] - started - float(np.median(steps)),
+        "losses": [(epoch["train_loss"], epoch["valid_loss"]) for epoch in trained.epochs],
+        "private_MB": int(status["RssAnon"].split()[0]) / 1024,
+        "mapped_MB": int(status["RssFile"].split()[0]) / 1024,
+    }
+
+
+def _network(folder: Path) -> tuple[Path, str]:
+    """A trained-looking network of the default size on disk, and its fingerprint."""
+    import torch
+
+    from nightrec.ranker import model
+
+    torch.manual_seed(4)
+    made = model.Network(torch.zeros(_WIDTH), torch.ones(_WIDTH), torch.tensor(-1.0), Ranker().hidden)
+    file = folder / "model.safetensors"
+    return file, model.write(model.dumped(made), file)
+
+
+def _scoring(report: Report, spark: Any, rows: int, runs: int) -> None:
+    import safetensors.numpy
+    import torch
+    from pyspark.sql import functions as F
+
+    from nightrec.ranker import kernel, model, score
+
+    case = f"scoring {rows} rows"
+    # Values of 24 bits, which a float holds exactly, so that the matrix below is the same.
+    values = [(F.col("id") * (2 * n + 3) + n * 7919) % 16_777_213 / 4_194_304 - 2 for n in range(_WIDTH)]
+    features = F.array(*(value.cast("float") for value in values))
+    examples = spark.range(0, rows, 1, CORES * 4).select("id", features.alias("features")).cache()
+    examples.count()
+    number = np.arange(rows)[:, None]
+    column = np.arange(_WIDTH)
+    matrix = ((number * (2 * column + 3) + column * 7919) % 16_777_213 / 4_194_304 - 2).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        file, sha256 = _network(Path(folder))
+        blob = model.read(file, sha256)
+    network = model.loaded(blob).double()
+    direct = kernel.compiled(safetensors.numpy.load(blob))
+
+    def bare(size: int, threads: int) -> Any:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            parts = [
+                torch.sigmoid(network(torch.from_numpy(matrix[start : start + size]).double()))
+                for start in range(0, rows, size)
+            ]
+        return torch.cat(parts).numpy()
+
+    scored = score.with_score(examples, blob, sha256).select("id", "score")
+
+    def through_spark() -> None:
+        scored.write.format("noop").mode("overwrite").save()
+
+    through_spark(), through_spark(), direct.probabilities(matrix[:100])
+    names = {
+        f"bare network, {size} rows at once, threads: {threads}": partial(bare, size, threads)
+        for size in (1024, 4096, 16_384)
+        for threads in (1, CORES)
+    }
+    ours, own = "nightrec through Spark", "nightrec's kernel in memory, one thread"
+    contestants = {**names, own: partial(direct.probabilities, matrix), ours: through_spark}
+    seconds = side_by_side(contestants, runs)
+    rates = {
+        name: report.figure(case, name, "rows/s", [rows / value for value in values]).median
+        for name, values in seconds.items()
+    }
+    found = scored.toArrow().sort_by("id")["score"].to_numpy()
+    gap = float(np.abs(found - bare(4096, 1).clip(1e-7, 1 - 1e-7)).max())
+    report.check(case, gap <= 1e-7, f"largest difference of a score {gap:.1e}; scores are rounded to 7 digits")
+    best = max(rates[name] for name in names)
+    report.goal("ranker, scoring through Spark over the bare network", case, rates[ours] / best, 0.5)
+    examples.unpersist()
+
+
+def _whole(report: Report, spark: Any, users: int, runs: int) -> None:
+    """`scored` with the features computed: a shuffle by list, joins with the profiles, then the network."""
+    from pyspark.sql import functions as F
+
+    from nightrec.ranker.score import scored
+
+    def frame(table: Any, base: Any, **columns: Any) -> Any:
+        """Rows of a contract from those of `base`; what is not named is NULL, or 0, or empty."""
+        empty = {"string": F.lit("-"), "date": F.lit("2026-03-10"), "timestamp": F.lit("2026-03-01")}
+        return base.select(*(
+            columns.get(column.name, F.lit(None) if column.nullable or "<" in column.type
+                        else empty.get(column.type, F.lit(0))).cast(column.type).alias(column.name)
+            for column in table.columns
+        )).cache()
+
+    each = 100
+    pairs = spark.range(0, users * each, 1, CORES)
+    item = F.concat(F.lit("i"), F.col("id") * 7919 % 5003)
+    candidates = frame(
+        CANDIDATES, pairs, list_kind=F.lit("user"), list_key=F.concat(F.lit("u"), (F.col("id") / each).cast("long")),
+        item_id=item, als_score=1 / (F.col("id") % each + 1), als_rank=F.col("id") % each + 1,
+    )
+    number = F.col("id")
+    items = frame(ITEM_PROFILES, spark.range(5003), item_id=F.concat(F.lit("i"), number), user_count=number)
+    people = frame(USER_PROFILES, spark.range(users), user_id=F.concat(F.lit("u"), number), event_count=number)
+    for part in (candidates, items, people):
+        part.count()
+    with tempfile.TemporaryDirectory() as folder:
+        file, sha256 = _network(Path(folder))
+        whole = scored(candidates, items, people, str(file), sha256, FEATURES)
+
+    def work() -> None:
+        whole.select("list_key", "item_id", "score").write.format("noop").mode("overwrite").save()
+
+    work()
+    seconds = side_by_side({"all of it": work}, runs)["all of it"]
+    report.figure(
+        f"features and scores of {users * each} candidates", "nightrec through Spark", "rows/s",
+        [users * each / value for value in seconds],
+    )
