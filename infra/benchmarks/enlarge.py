@@ -17,17 +17,18 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark import cloudpickle
 from pyspark.sql import functions as F
 from scipy import sparse
@@ -175,34 +176,26 @@ def _laid_out(frame: DataFrame) -> DataFrame:
 
 def _files(out: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Write each folder's lines into its file; a row per folder. A task that is tried again writes the same file."""
-    name, stream, lines = "", None, 0
-    told: dict[str, list[Any]] = {"folder": [], "lines": []}
+    for folder, chunks in groupby(_chunks(batches), key=lambda chunk: chunk[0]):
+        target = Path(out) / folder
+        target.mkdir(parents=True, exist_ok=True)
+        hidden, lines = target / "_part-0", 0
+        # No time and no name in the header: the same bytes whenever they are written.
+        with hidden.open("wb") as file, gzip.GzipFile("", "wb", 1, file, mtime=0) as packed:
+            for _, chunk in chunks:
+                packed.write(("\n".join(chunk.to_pylist()) + "\n").encode())
+                lines += len(chunk)
+        hidden.rename(target / "part-0.jsonl.gz")
+        yield pa.RecordBatch.from_pydict({"folder": [folder], "lines": [lines]})
 
-    def closed() -> None:
-        if stream is not None:
-            stream.close()
-            part = Path(out) / name / "part-0.jsonl.gz"
-            Path(f"{part.parent}/_part-0").rename(part)
-            told["folder"].append(name)
-            told["lines"].append(lines)
 
+def _chunks(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[str, pa.Array]]:
+    """Each batch's lines, folder by folder."""
     for batch in batches:
-        ends = np.flatnonzero(np.append(batch["folder"].dictionary_encode().indices.to_numpy()[1:] !=
-                                        batch["folder"].dictionary_encode().indices.to_numpy()[:-1], True)) + 1
-        start = 0
-        for end in ends.tolist():
-            folder = batch["folder"][start].as_py()
-            if folder != name:
-                closed()
-                name, lines = folder, 0
-                os.makedirs(Path(out) / folder, exist_ok=True)
-                stream = gzip.GzipFile("", "wb", 1, open(Path(out) / folder / "_part-0", "wb"), mtime=0)
-            chunk = batch["line"].slice(start, end - start)
-            stream.write(("\n".join(chunk.to_pylist()) + "\n").encode())
-            lines += end - start
+        runs, start = pc.run_end_encode(batch["folder"]), 0
+        for folder, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+            yield folder, batch["line"].slice(start, end - start)
             start = end
-    closed()
-    yield pa.RecordBatch.from_pydict(told, pa.schema({"folder": pa.string(), "lines": pa.int64()}))
 
 
 def reduced(links: DataFrame, shards: int, blocks: int, factor: float, seed: int) -> Matrix:

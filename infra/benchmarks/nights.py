@@ -1,8 +1,8 @@
 """Whether many nights slow the next one: sixty nights of a tiny shop, then an early and the last one side by side.
 
 On so little data a night's time is what Spark, the tables' logs and their files cost: what would grow. All nights run
-in one warm session, whose nights get quicker for a while as the JVM compiles; that would hide a growth. So the fifth and
-the last night are run again at the end, in turn, each on a copy of the warehouse as it was before it.
+in one warm session, whose nights get quicker for a while as the JVM compiles; that would hide a growth. So the fifth
+and the last night are run again at the end, in turn, each on a copy of the warehouse as it was before it.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ def run(report: Report, *, smoke: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found: Simulated = fresh(simulate, folder, nights, early, rounds).result
     case = f"night {nights} beside night {early}"
-    total = {number: [run["night"] for run in runs] for number, runs in found.again.items()}
-    for number, seconds in total.items():
-        stages = {stage: statistics.median(run[stage] for run in found.again[number]) for stage in found.again[number][0]}
-        told = {stage: round(value, 2) for stage, value in stages.items() if stage != "night"}
-        report.figure(case, f"night {number}", "s", seconds, files=sum(found.files[number].values()), **told)
+    total = {}
+    for number, runs in found.again.items():
+        total[number] = [run.pop("night") for run in runs]
+        told = {stage: round(statistics.median(run[stage] for run in runs), 2) for stage in runs[0]}
+        report.figure(case, f"night {number}", "s", total[number], files=sum(found.files[number].values()), **told)
     report.figure("all nights", "in order", "s", found.nights)
     report.check(case, not found.differing, "each night run again publishes the lists of its first run")
     ratio = statistics.median(total[nights]) / statistics.median(total[early])
     report.goal("sixty nights", case, ratio, 1.2, at_most=True)
     first, last = (statistics.median(found.nights[at:][:3]) for at in (early - 2, nights - 3))
-    report.note(f"as they came, in a session that was still warming up: nights {early - 1} to {early + 1} {first:.1f} s,"
-                f" the last three {last:.1f} s")  # fmt: skip
+    report.note(f"as they came, while the session warmed up: nights {early - 1} to {early + 1} {first:.1f} s each, "
+                f"the last three {last:.1f} s")  # fmt: skip
     report.note(f"files before night {nights}: {', '.join(f'{k} {v}' for k, v in found.files[nights].most_common(8))}")
 
 
