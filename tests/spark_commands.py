@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -23,3 +30,63 @@ def spark_submit(*words: str | Path, timeout: float = 300) -> subprocess.Complet
         ["spark-submit", *map(str, words)], cwd=CHECKOUT, env=environment(), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster: its address, the port on which its REST submission would listen, and the master's log."""
+
+    master: str
+    rest_port: int
+    log: Path
+
+
+@contextmanager
+def standalone_cluster(folder: Path) -> Iterator[Cluster]:
+    """A master and two workers of one core and 1 GiB each, separate processes on this machine; logs in `folder`."""
+    rest_port = free_port()
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, *words: str | Path) -> Path:
+        log = folder / f"{name}.log"
+        daemon = "org.apache.spark.deploy." + ("master.Master" if name == "master" else "worker.Worker")
+        more = environment(
+            SPARK_DAEMON_MEMORY="256m",
+            # Left on, whoever reaches the REST port may run programs here without a password.
+            SPARK_MASTER_OPTS=f"-Dspark.master.rest.enabled=false -Dspark.master.rest.port={rest_port}",
+        )
+        with log.open("wb") as out:
+            where = ["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"]
+            command = ["spark-class", daemon, *where, *map(str, words)]
+            running.append(subprocess.Popen(command, env=more, stdout=out, stderr=out, stdin=subprocess.DEVNULL))
+        return log
+
+    try:
+        log = start("master")
+        master = wait_for(log, r"Starting Spark master at (spark://127\.0\.0\.1:\d+)")[1]
+        for name in ("worker-1", "worker-2"):
+            start(name, "--cores", "1", "--memory", "1g", "--work-dir", folder / name, master)
+        wait_for(log, "Registering worker", times=2)
+        yield Cluster(master, rest_port, log)
+    finally:
+        # Workers first: a worker that loses its master keeps trying for minutes.
+        for process in reversed(running):
+            process.send_signal(signal.SIGTERM)
+        for process in running:
+            process.wait(timeout=30)
+
+
+def wait_for(log: Path, pattern: str, times: int = 1) -> re.Match[str]:
+    """The first match of a pattern in a growing log once it is there so many times; AssertionError after a minute."""
+    for _ in range(600):
+        found = list(re.finditer(pattern, log.read_text())) if log.exists() else []
+        if len(found) >= times:
+            return found[0]
+        time.sleep(0.1)
+    raise AssertionError(f"no {pattern!r} in:\n{log.read_text()[-3000:]}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -434,7 +434,8 @@ LEDGER = Table(
     stage="",
     grain="one fate of rows in one stage of one night",
     key=("run_date", "stage", "fate", "reason"),
-    partition=("run_date", "stage"),
+    # By stage alone: stages that run at once write side by side, and each has few files for all its nights.
+    partition=("stage",),
     columns=(
         _RUN_DATE,
         Column("stage", "string", "the stage whose books these are"),

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import signal
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from pyspark.sql import SparkSession
-from spark_commands import environment, spark_submit
+from spark_commands import Cluster, spark_submit, standalone_cluster, wait_for
 from synthetic import deployment
 
 from nightrec import config as configuration
@@ -29,64 +24,10 @@ from nightrec.runner import run_stage
 from nightrec.tables import ALS_ITEM_FACTORS, CLEAN_EVENTS, ITEM_EMBEDDINGS, REJECTED_EVENTS
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A running cluster: its address, the port on which its REST submission would listen, and the master's log."""
-
-    master: str
-    rest_port: int
-    log: Path
-
-
-def wait_for(log: Path, pattern: str, times: int = 1) -> re.Match[str]:
-    """The first match of a pattern in a growing log once it is there so many times; fails after a minute."""
-    for _ in range(600):
-        found = list(re.finditer(pattern, log.read_text())) if log.exists() else []
-        if len(found) >= times:
-            return found[0]
-        time.sleep(0.1)
-    pytest.fail(f"no {pattern!r} in:\n{log.read_text()[-3000:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("cluster")
-    rest_port = free_port()
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(name: str, *words: str | Path) -> Path:
-        log = folder / f"{name}.log"
-        daemon = "org.apache.spark.deploy." + ("master.Master" if name == "master" else "worker.Worker")
-        more = environment(
-            SPARK_DAEMON_MEMORY="256m",
-            # Left on, whoever reaches the REST port may run programs here without a password.
-            SPARK_MASTER_OPTS=f"-Dspark.master.rest.enabled=false -Dspark.master.rest.port={rest_port}",
-        )
-        with log.open("wb") as out:
-            where = ["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"]
-            command = ["spark-class", daemon, *where, *map(str, words)]
-            running.append(subprocess.Popen(command, env=more, stdout=out, stderr=out, stdin=subprocess.DEVNULL))
-        return log
-
-    try:
-        log = start("master")
-        master = wait_for(log, r"Starting Spark master at (spark://127\.0\.0\.1:\d+)")[1]
-        for name in ("worker-1", "worker-2"):
-            start(name, "--cores", "1", "--memory", "1g", "--work-dir", folder / name, master)
-        wait_for(log, "Registering worker", times=2)
-        yield Cluster(master, rest_port, log)
-    finally:
-        # Workers first: a worker that loses its master keeps trying for minutes.
-        for process in reversed(running):
-            process.send_signal(signal.SIGTERM)
-        for process in running:
-            process.wait(timeout=30)
+    with standalone_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
 
 
 def ordered(warehouse: str, table: Table, key: list[str]) -> pa.Table:

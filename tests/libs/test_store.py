@@ -15,10 +15,11 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
+from nightrec import store as store_module
 from nightrec.contract import Table
 from nightrec.errors import ContractError, Fenced
 from nightrec.store import Store, arrow, content, exists, location, partitions, predicate, version
-from nightrec.tables import CLEAN_EVENTS, LEDGER, PUBLISHED_TOPK, SHORTFALLS, TABLES
+from nightrec.tables import CLEAN_EVENTS, ITEM_EMBEDDINGS, LEDGER, PUBLISHED_TOPK, SHORTFALLS, TABLES
 
 Rows = Callable[[Table, list[dict[str, Any]]], DataFrame]
 MONDAY, TUESDAY = dt.date(2026, 3, 9), dt.date(2026, 3, 10)
@@ -124,6 +125,56 @@ def test_merge_commits_only_what_differs_and_the_feed_says_what(first: Store, ro
     assert (again.version, again.rows, again.metrics["unchanged"]) == (commit.version, 0, 3)
     with pytest.raises(ContractError, match="keeps no change feed"):
         first.changes(SHORTFALLS, 0)
+
+
+@pytest.fixture
+def crowded_at_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MANY_FILES", 3)
+
+
+def files_of(store: Store, table: Table) -> list[str]:
+    return sorted(Path(uri).parent.name for uri in DeltaTable(location(store.warehouse, table)).file_uris())
+
+
+@pytest.mark.usefixtures("crowded_at_three")
+def test_many_appends_end_up_in_one_file(first: Store, rows: Rows) -> None:
+    texts = [{"encoder": encoder, "text_hash": f"{n}", "vector": [float(n)]} for n in range(3) for encoder in "ab"]
+    # of encoder b all but the last: its partition is left alone
+    versions = [first.append(ITEM_EMBEDDINGS, rows(ITEM_EMBEDDINGS, [text])).version for text in texts[:-1]]
+    assert sorted(arrow(first.warehouse, ITEM_EMBEDDINGS).to_pylist(), key=str) == sorted(texts[:-1], key=str)
+    assert files_of(first, ITEM_EMBEDDINGS) == ["encoder=a", "encoder=b", "encoder=b"]
+    # a commit of its own, of this run; earlier versions are read as ever
+    last = DeltaTable(location(first.warehouse, ITEM_EMBEDDINGS)).history(1)[0]
+    assert (last["operation"], json.loads(last["userMetadata"])["run_id"]) == ("OPTIMIZE", "first")
+    assert first.version(ITEM_EMBEDDINGS) == versions[-1] + 1
+    assert [first.read(ITEM_EMBEDDINGS, version=version).count() for version in versions[-2:]] == [4, 5]
+    # and the run goes on
+    first.append(ITEM_EMBEDDINGS, rows(ITEM_EMBEDDINGS, texts[-1:]))
+    assert files_of(first, ITEM_EMBEDDINGS) == ["encoder=a", "encoder=b"]
+
+
+@pytest.mark.usefixtures("crowded_at_three")
+def test_a_compaction_is_no_change_in_the_feed(first: Store, rows: Rows) -> None:
+    made = [first.append(PUBLISHED_TOPK, rows(PUBLISHED_TOPK, [served(key, "1")])).version for key in "abc"]
+    assert files_of(first, PUBLISHED_TOPK) == ["published_topk"]
+    assert first.version(PUBLISHED_TOPK) == made[-1] + 1
+    feed = first.changes(PUBLISHED_TOPK, made[0]).select("list_key", "_change_type", "_commit_version").collect()
+    assert sorted(tuple(row) for row in feed) == [("b", "insert", made[1]), ("c", "insert", made[2])]
+    lists = [served("a", "1"), served("c", "2")]
+    assert dict(first.merge(PUBLISHED_TOPK, rows(PUBLISHED_TOPK, lists), "list_id").metrics) == {
+        "inserted": 0, "deleted": 1, "updated": 1, "unchanged": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("crowded_at_three")
+def test_the_books_of_many_nights_lie_in_few_files(first: Store) -> None:
+    for n in range(7):
+        line = {"stage": "audit", "fate": "read", "reason": "", "row_count": n, "run_id": "first"}
+        day = MONDAY + dt.timedelta(days=n)
+        first.put(LEDGER, [line | {"run_date": day}], {"run_date": [day], "stage": "audit"})
+        assert len(files_of(first, LEDGER)) < 3
+    first.put(LEDGER, [line | {"run_date": MONDAY, "row_count": 9}], {"run_date": MONDAY, "stage": "audit"})
+    assert sorted(row["row_count"] for row in arrow(first.warehouse, LEDGER).to_pylist()) == [1, 2, 3, 4, 5, 6, 9]
 
 
 def test_an_older_attempt_is_refused_after_a_newer_ones_commit(first: Store, rows: Rows, spark: SparkSession) -> None:
