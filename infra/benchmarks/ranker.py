@@ -177,7 +177,7 @@ def _scoring(report: Report, spark: Any, rows: int, runs: int) -> None:
     # Values of 24 bits, which a float holds exactly, so that the matrix below is the same.
     values = [(F.col("id") * (2 * n + 3) + n * 7919) % 16_777_213 / 4_194_304 - 2 for n in range(_WIDTH)]
     features = F.array(*(value.cast("float") for value in values))
-    examples = spark.range(0, rows, 1, CORES * 4).select("id", features.alias("features")).cache()
+    examples = spark.range(0, rows, 1, CORES).select("id", features.alias("features")).cache()
     examples.count()
     number = np.arange(rows)[:, None]
     column = np.arange(_WIDTH)

@@ -43,7 +43,8 @@ class Encoder:
     best in float32 on one such core, cosine to float32 at least 0.9995); vectors are float32 either way.
     A batch holds texts of one length: nothing is padded, no mask is needed, and no text sees its companions. Only the
     last bits of a vector may depend on their number, where the processor's library picks another kernel for it.
-    Compiled graphs (torch.compile) are not used: COMPILE_NOTE
+    Not compiled: torch.compile took 20 s of a core per process and saved 3 % of a text's time, 17 % with the weights
+    frozen into the graph, which begins to pay at 60,000 new texts per process.
     """
 
     def __init__(self, folder: Path, max_tokens: int, threads: int) -> None:

@@ -1,19 +1,16 @@
 """The examples as one Arrow file per host, mapped into memory by its training processes, in canonical order.
 
-Letters: N examples of a split, F features. One process of each host writes the file, in the order of cut, user and
-item, so it does not depend on how the table's files were written; all of them map it. Its pages belong to the system,
-which holds each of them once for all processes and drops what nobody touches.
+Letters: N examples of a split, F features. The order of cut, user and item does not depend on how the table's files
+were written. The file's pages belong to the system, which holds each of them once for all processes of the host and
+drops what nobody touches.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import horovod.torch as hvd
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -58,33 +55,14 @@ class Split:
         return mean, np.sqrt(squares / len(self))
 
 
-def splits(read: Read) -> tuple[Split, Split]:
-    """The train and the valid split, in every process of the running Horovod job, each host with a file of its own.
-
-    `read` gives the table's rows of one version with split, cut_date, user_id, item_id, label and features. The first
-    process of a host writes the file to the folder for temporary files (TMPDIR), 4 F + 8 bytes per example; its own
-    memory holds 60 bytes per example while it sorts (10 million: 0.6 GB) and no feature. Once all have mapped
-    it, its name is removed: whatever becomes of the processes, the space is free when the last of them ends.
-    Raises BadInput, on the processes that write, where a split has no positive, or features of another length than
-    FEATURES; the others are told by Horovod that their partner has gone.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="nightrec-examples-")) if hvd.local_rank() == 0 else None
-    try:
-        if folder:
-            write(read(), folder)
-        folders: list[tuple[int, Path | None]] = hvd.allgather_object((hvd.cross_rank(), folder))
-        mine = next(found for host, found in folders if host == hvd.cross_rank() and found)
-        mapped = mapped_splits(mine)
-        hvd.barrier()
-
-    finally:
-        if folder:
-            shutil.rmtree(folder)
-    return mapped
-
-
 def write(rows: Dataset, folder: Path) -> None:
-    """Put the splits into FOLDER/examples.arrow, one record batch each. Two passes over `rows`: keys, then features."""
+    """Put the splits into FOLDER/examples.arrow, one record batch each: 4 F + 8 bytes per example.
+
+    `rows` are those of one version of the table, with split, cut_date, user_id, item_id, label and features. They are
+    read twice, keys first. Memory: 60 bytes per example while it sorts (10 million: 0.6 GB), and no feature; the folder
+    holds the features twice for a moment.
+    Raises BadInput where a split has no positive, or features of another length than FEATURES.
+    """
     keys = _canonical(rows)
     # Arrow writes a record batch from one piece of memory: a file again, for the features need not fit otherwise.
     scratch = folder / "features"

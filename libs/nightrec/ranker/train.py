@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import horovod.torch as hvd
@@ -23,7 +26,7 @@ from torch.nn import functional
 
 from nightrec.config import Ranker
 from nightrec.errors import UsageError
-from nightrec.ranker.dataset import Read, Split, splits
+from nightrec.ranker.dataset import Read, Split, mapped_splits, write
 from nightrec.ranker.model import DropoutMasks, Network, dumped, flattened
 
 # Lists are judged by their first ten places, whatever their length.
@@ -44,7 +47,7 @@ class Trained:
 def train(read: Read, settings: Ranker) -> Trained:
     """Train one ranker in all processes of the running Horovod job; every process returns the same.
 
-    `read` gives the examples (see dataset.splits). Steps per epoch are equal on every process by construction: step s
+    `read` gives the examples (see dataset.write). Steps per epoch are equal on every process by construction: step s
     takes rows s*B to (s+1)*B of the epoch's order, which wraps around at its end, and rank r the r-th slice of them.
     `settings.batch` must divide by the number of processes. Stops after `patience` epochs without a lower loss on the
     valid split, which lies later in time, and keeps the weights of the lowest.
@@ -104,6 +107,26 @@ def train(read: Read, settings: Ranker) -> Trained:
 
     weights.data.copy_(best)
     return Trained(dumped(network), best_epoch, epochs)
+
+
+def splits(read: Read) -> tuple[Split, Split]:
+    """The train and the valid split, mapped by every process from one file per host.
+
+    The first process of a host writes it into the folder for temporary files (TMPDIR; see dataset.write). Once all have
+    mapped it its name is removed: whatever becomes of the processes, its space is free when the last of them ends.
+    What `dataset.write` raises is raised where it was called; Horovod tells the others that their partner has gone.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="nightrec-examples-")) if hvd.local_rank() == 0 else None
+    try:
+        if folder:
+            write(read(), folder)
+        folders: list[tuple[int, Path | None]] = hvd.allgather_object((hvd.cross_rank(), folder))
+        mapped = mapped_splits(next(found for host, found in folders if host == hvd.cross_rank() and found))
+        hvd.barrier()
+    finally:
+        if folder:
+            shutil.rmtree(folder)
+    return mapped
 
 
 Batch = tuple[Tensor, Tensor, list[Tensor]]
