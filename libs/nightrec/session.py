@@ -111,7 +111,7 @@ def task_seconds(spark: SparkSession) -> float:
     context: Any = spark.sparkContext
     executors = context._jsc.sc().statusStore().executorList(True)
     worked = sum(executors.apply(number).totalDuration() for number in range(executors.size()))
-    return float(worked) / 1000 / max(context.defaultParallelism, 1)
+    return float(worked / 1000 / max(context.defaultParallelism, 1))
 
 
 def wake_workers(spark: SparkSession) -> None:

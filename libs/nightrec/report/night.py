@@ -40,7 +40,7 @@ class Quality:
 
 
 def stage_line(books: Books) -> str:
-    """One stage in a line: its date, seconds, Spark's own of them, rows in (of files and tables) and out, other fates."""
+    """One stage in a line: date, seconds, Spark's own of them, rows in (of files and tables) and out, other fates."""
     came = books.rows("read") + books.rows("input")
     other: Counter[str] = Counter()
     for fate, reason, rows in books.lines:
