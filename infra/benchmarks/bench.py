@@ -17,7 +17,7 @@ from measure import Report, machine
 
 HERE = Path(__file__).resolve().parent
 # In the order in which they run. Each is a module of this folder.
-BENCHMARKS: tuple[str, ...] = ()
+BENCHMARKS: tuple[str, ...] = ("cleaning",)
 
 
 def run(name: str, *, smoke: bool, results: Path | None) -> Report:

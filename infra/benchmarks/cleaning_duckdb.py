@@ -39,13 +39,14 @@ def clean(raw: Path, out: Path, settings: Events, weights: dict[str, float], thr
         )
 
 
-_NOT_CLEAN = "file, raw, reason, fate, event_id, number, is_broken, is_robot, copy"
+_NOT_CLEAN = "file, raw, reason, fate, event_id, number, is_broken, copy"
 
 
 def _time(name: str) -> str:
     trimmed = f"trim({name})"
+    millis = f"make_timestamptz(try_cast({trimmed} AS BIGINT) * 1000)"
     return (
-        f"CASE WHEN regexp_full_match({trimmed}, '-?\\d{{1,14}}') THEN make_timestamptz(try_cast({trimmed} AS BIGINT) * 1000) "
+        f"CASE WHEN regexp_full_match({trimmed}, '-?\\d{{1,14}}') THEN {millis} "
         f"WHEN regexp_full_match({trimmed}, '{_ISO}') THEN try_cast({trimmed} AS TIMESTAMPTZ) END"
     )
 
@@ -66,7 +67,8 @@ def _reasoned(raw: Path, settings: Events, weights: dict[str, float]) -> str:
     CREATE TABLE reasoned AS
     WITH lines AS (
         SELECT raw, regexp_extract(filename, 'ingest_date=([0-9-]+)', 1)::DATE AS ingest_date,
-            parse_filename(filename) AS file, CASE WHEN json_valid(raw) THEN json_type(raw) <> 'OBJECT' ELSE true END AS is_broken,
+            parse_filename(filename) AS file,
+            CASE WHEN json_valid(raw) THEN json_type(raw) <> 'OBJECT' ELSE true END AS is_broken,
             json_transform(CASE WHEN json_valid(raw) THEN raw END, '{_SHAPE}') AS e
         FROM read_csv('{raw}/events/*/*.jsonl.gz', columns = {{'raw': 'VARCHAR'}}, delim = '\x01', quote = '',
             escape = '', header = false, auto_detect = false, filename = true, hive_partitioning = false)
@@ -107,8 +109,8 @@ def _fated(settings: Events) -> str:
         GROUP BY user_id, ingest_date, date_trunc('hour', event_ts)
         HAVING count(DISTINCT event_key) > {settings.robot_events_per_hour}
     ), judged AS (
-        SELECT r.* REPLACE (CASE WHEN reason IS NULL AND robots.user_id IS NOT NULL THEN 'robot' ELSE reason END AS reason),
-            robots.user_id IS NOT NULL AS is_robot
+        SELECT r.* REPLACE (
+            CASE WHEN reason IS NULL AND robots.user_id IS NOT NULL THEN 'robot' ELSE reason END AS reason)
         FROM reasoned r LEFT JOIN robots ON r.user_id = robots.user_id AND r.ingest_date = robots.ingest_date
     ), numbered AS (
         SELECT *, row_number() OVER (

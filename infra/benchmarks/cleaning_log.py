@@ -1,6 +1,6 @@
 """A raw log to clean, generated from a seed: JSON lines of the raw contract as a collector delivers them.
 
-Of every line it is decided on its own which optional fields it has; a share is a copy of an earlier line, and a share
+Of every line it is decided on its own which optional fields it has; a share is a copy of another line, and a share
 is broken in one of ten ways. Popularity of users and items falls as a power law.
 """
 
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 FIRST_DATE = date(2026, 3, 1)
 _KINDS = ("view", "impression", "click", "like", "favourite", "comment", "rating", "purchase")
 _KIND_SHARES = (0.50, 0.20, 0.15, 0.04, 0.02, 0.02, 0.04, 0.03)
-_WORDS = "very good not what was hoped for it arrived late and blue would buy again small parts fine gift".split()
+_WORDS = ("very", "good", "not", "what", "was", "hoped", "for", "arrived", "late", "blue", "again", "small", "gift")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Log:
     hot_item: float = 0.0
     copies: float = 0.03
     broken: float = 0.02
-    robots: float = 0.002
+    robots: float = 0.004
     seed: int = 17
 
     @property
@@ -54,6 +54,19 @@ def write(log: Log, root: Path) -> int:
     """Write the log under `root`/events; bytes of its text before compression. The same bytes for the same `log`."""
     with ThreadPoolExecutor(2) as threads:
         return sum(threads.map(lambda part: _file(log, root, *part), np.ndindex(log.dates, log.files)))
+
+
+def write_items(log: Log, root: Path) -> None:
+    """A catalogue of the log's items: each with a title and one or two of 40 categories."""
+    n = log.total // 40 + 10
+    ranks = _text(np.arange(n))
+    first, second = (_text(np.random.default_rng([log.seed, way]).integers(0, 40, n)) for way in (1, 2))
+    lines = _joined(
+        '{"item_id":"item-', ranks, '","title":"Item ', ranks, '","categories":["c', first, '","c', second, '"]}'
+    )
+    folder = root / "items" / f"ingest_date={FIRST_DATE}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "part-00.jsonl").write_text("\n".join(lines.to_pylist()) + "\n")
 
 
 def _file(log: Log, root: Path, day: int, number: int) -> int:
@@ -74,9 +87,11 @@ def _file(log: Log, root: Path, day: int, number: int) -> int:
 def _lines(log: Log, rng: np.random.Generator, day: int) -> np.ndarray:
     """`log.lines` lines as an array of str objects."""
     n = log.lines
-    users = _ids("u", (rng.pareto(0.8, n) * 40).astype(np.int64) % (log.total // 12 + 9), rng.random(n) < log.hot_user)
+    acting = (rng.pareto(0.8, n) * 40).astype(np.int64) % (log.total // 12 + 9)
+    users = _ids("u", acting, rng.random(n) < log.hot_user)
     users = pc.if_else(pa.array(rng.random(n) < log.robots), f"robot{day}", users)
-    items = _ids("item-", (rng.pareto(0.7, n) * 30).astype(np.int64) % (log.total // 40 + 9), rng.random(n) < log.hot_item)
+    chosen = (rng.pareto(0.7, n) * 30).astype(np.int64) % (log.total // 40 + 9)
+    items = _ids("item-", chosen, rng.random(n) < log.hot_item)
     kind = rng.choice(len(_KINDS), n, p=_KIND_SHARES)
     rated, bought, spoke = (kind == _KINDS.index(name) for name in ("rating", "purchase", "comment"))
     start = int(datetime(FIRST_DATE.year, FIRST_DATE.month, FIRST_DATE.day, tzinfo=UTC).timestamp() * 1000)
@@ -114,13 +129,13 @@ def _broken(lines: np.ndarray, rng: np.random.Generator, share: float) -> np.nda
     ways = (
         lambda line: line[: len(line) // 2],
         lambda line: line + " rubbish",
-        lambda line: "not json at all",
+        lambda line: f"not json: {line[9:15]}",
         lambda line: line.replace('"user_id":"', '"user":"'),
         lambda line: line.replace('"item_id":"', '"item_id":" ","was":"'),
         lambda line: line.replace('"event_ts":', '"event_ts":"yesterday","was":'),
         lambda line: line.replace('"event_ts":', '"event_ts":1773136800,"was":'),
         lambda line: line.replace('"event_type":"', '"event_type":"hover","was":"'),
-        lambda line: line.replace("{", '{"value":"many",', 1).replace('"value":', '"was":', 2).replace('"was":', '"value":', 1),
+        lambda line: line.replace('"value":', '"was":').replace("{", '{"value":"many",', 1),
         lambda line: line.replace('"event_ts":', '"event_ts":"2031-01-01T00:00:00Z","was":'),
     )
     for at in np.flatnonzero(rng.random(len(lines)) < share):
@@ -134,10 +149,9 @@ def _ids(prefix: str, numbers: np.ndarray, is_hot: np.ndarray) -> pa.Array:
 
 def _hex(rng: np.random.Generator, n: int) -> pa.Array:
     """16 hexadecimal digits each."""
-    digits = rng.bytes(8 * n).hex()
-    return pa.Array.from_buffers(
-        pa.string(), n, [None, pa.py_buffer(np.arange(0, 16 * n + 16, 16, dtype=np.int32)), pa.py_buffer(digits.encode())]
-    )
+    ends = np.arange(0, 16 * n + 16, 16, dtype=np.int32)
+    digits = rng.bytes(8 * n).hex().encode()
+    return pa.Array.from_buffers(pa.string(), n, [None, pa.py_buffer(ends), pa.py_buffer(digits)])
 
 
 def _times(millis: np.ndarray, is_text: np.ndarray) -> pa.Array:

@@ -62,9 +62,13 @@ def classified(
     """
     reasoned = with_reason(with_values(lines, settings, weights), settings)
     numbered = with_copy(reasoned, earlier).persist(StorageLevel.MEMORY_AND_DISK)
+    found = robots(numbered, settings).persist()
     try:
-        yield Classified(numbered, with_fate(with_robots(numbered, settings)))
+        # This runs the pass over the text. On most nights nobody is a robot, and all that follows does without joins.
+        judged = numbered if found.isEmpty() else with_robots(numbered, found)
+        yield Classified(numbered, with_fate(judged))
     finally:
+        found.unpersist()
         numbered.unpersist()
 
 
@@ -153,27 +157,26 @@ def with_copy(reasoned: DataFrame, earlier: DataFrame | None) -> DataFrame:
     return numbered.sortWithinPartitions("event_key")
 
 
-def with_robots(numbered: DataFrame, settings: Events) -> DataFrame:
-    """Gives the reason `robot` to what is left of robots (rule 2 of the module), and takes them out of _copy.
-
-    Runs a Spark job to see whether any user is that busy: on most nights none is, and the night goes on without joins.
-    """
+def robots(numbered: DataFrame, settings: Events) -> DataFrame:
+    """user_id and ingest_date of robots (rule 2 of the module)."""
     left = numbered.where(F.col("reason").isNull()).withColumn("_hour", F.date_trunc("hour", "event_ts"))
     hour, too_many = ["user_id", "ingest_date", "_hour"], F.col("count") > settings.robot_events_per_hour
-    # Copies are counted too: never fewer than the different events, and a busy user's rows are summed where they lie.
+    # Copies count here, so it is never too few; a busy user's lines are summed where they lie. Keys then of these few.
     busy = left.groupBy(*hour).count().where(too_many).select(*hour)
-    if busy.isEmpty():
-        return numbered
-    robots = (
+    return (
         left.join(F.broadcast(busy), hour, "left_semi")
         .groupBy("event_key", *hour).agg(F.lit(1).alias("_one"))
         .groupBy(*hour).count().where(too_many)
         .select("user_id", "ingest_date").distinct()
-        .withColumn("_is_robot", F.lit(True))
     )
-    robot = F.when(F.col("reason").isNull() & F.col("_is_robot"), "robot").otherwise(F.col("reason"))
+
+
+def with_robots(numbered: DataFrame, found: DataFrame) -> DataFrame:
+    """Gives the reason `robot` to what is left of `robots`, and takes it out of _copy."""
     # A robot by a rate of hundreds per hour is rare: the list is small however many users there are.
-    judged = numbered.join(F.broadcast(robots), ["user_id", "ingest_date"], "left").withColumn("reason", robot)
+    is_robot = F.broadcast(found.withColumn("_is_robot", F.lit(True)))
+    reason = F.when(F.col("reason").isNull() & F.col("_is_robot"), "robot").otherwise(F.col("reason"))
+    judged = numbered.join(is_robot, ["user_id", "ingest_date"], "left").withColumn("reason", reason)
     first = F.min(F.when(F.col("reason").isNull(), F.col("_copy"))).over(Window.partitionBy("event_key"))
     return judged.withColumn("_copy", F.col("_copy") - first + 1).drop("_is_robot")
 
