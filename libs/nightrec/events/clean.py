@@ -144,7 +144,7 @@ def with_copy(reasoned: DataFrame, earlier: DataFrame | None) -> DataFrame:
     so neither the order of files nor the number of partitions matters. _is_known: an earlier night has the event.
     This is the one shuffle of whole lines, by a key that no busy user and no popular item shares.
     """
-    order = [F.col("reason").isNotNull(), "ingest_date", *_CONTENT, "sent_ts", "received_ts"]
+    order: list[Column | str] = [F.col("reason").isNotNull(), "ingest_date", *_CONTENT, "sent_ts", "received_ts"]
     copy = F.row_number().over(Window.partitionBy("event_key").orderBy(*order))
     known: Column = F.lit(False)
     if earlier is not None:
