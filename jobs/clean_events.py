@@ -28,8 +28,8 @@ def run(night: Night) -> None:
     earlier = night.read(CLEAN_EVENTS, {"ingest_date": before}) if before else None
     with raw.readable(), classified(lines, earlier, night.config.events, night.config.event_weights()) as found:
         counts = fate_counts(found).toArrow().to_pylist()
-        night.replace(REJECTED_EVENTS, rejected_events(found.events), where)
-        night.replace(CLEAN_EVENTS, clean_events(found.events), where)
+        night.replace(REJECTED_EVENTS, rejected_events(found.events, len(dates)), where)
+        night.replace(CLEAN_EVENTS, clean_events(found.events, len(dates)), where)
     for day in dates:
         # Also a date without lines has books: they are how the next night knows what was cleaned, and of which files.
         night.book("read", 0, ingest_date=day)

@@ -17,7 +17,7 @@ from measure import Report, machine
 
 HERE = Path(__file__).resolve().parent
 # In the order in which they run. Each is a module of this folder.
-BENCHMARKS: tuple[str, ...] = ("als", "topk", "embedding", "ranker", "nights", "cluster", "growth")
+BENCHMARKS: tuple[str, ...] = ("als", "topk", "embedding", "cleaning", "ranker", "nights", "cluster", "growth")
 
 
 def run(name: str, *, smoke: bool, results: Path | None) -> Report:

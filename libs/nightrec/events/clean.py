@@ -35,11 +35,13 @@ if TYPE_CHECKING:
 
 # What happened, as opposed to how it was delivered: a second delivery has other sent_ts and received_ts.
 _CONTENT = ("user_id", "item_id", "event_type", "event_ts", "value", "text", "_context")
+# From here on a file per date and task would be too many small ones.
+MANY_DATES = 8
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 class Classified(NamedTuple):
-    """One row per raw line each: `lines` as parsed, `events` with its fate.
+    """One row per raw line each: `lines` as parsed and numbered, `events` with its fate.
 
     `events` has the columns of clean_events and rejected_events and `fate`: accepted, late, duplicate or rejected;
     `reason` is '' for what is not rejected.
@@ -53,18 +55,21 @@ class Classified(NamedTuple):
 def classified(
     lines: DataFrame, earlier: DataFrame | None, settings: Events, weights: Mapping[str, float],
 ) -> Iterator[Classified]:
-    """Raw lines (`raw.events`) and their fates, in Spark's cache while the `with` lasts: the text is parsed once.
+    """Raw lines (`raw.events`) and their fates; the text is parsed once and shuffled once, whole lines only then.
 
-    `earlier` holds event_key and ingest_date of what is clean already of other ingest dates; None where there is
-    nothing. `weights` gives each event type's weight.
+    What was parsed is in Spark's cache while the `with` lasts. `earlier` holds event_key and ingest_date of what is
+    clean already of other ingest dates; None where there is nothing. `weights` gives each event type's weight.
     """
-    reasoned = with_reason(with_values(lines, settings, weights), settings).persist(StorageLevel.MEMORY_AND_DISK)
-    fated = with_fate(with_robots(reasoned, settings), earlier).persist(StorageLevel.MEMORY_AND_DISK)
+    reasoned = with_reason(with_values(lines, settings, weights), settings)
+    numbered = with_copy(reasoned, earlier).persist(StorageLevel.MEMORY_AND_DISK)
+    found = robots(numbered, settings).persist()
     try:
-        yield Classified(reasoned, fated)
+        # This runs the pass over the text. On most nights nobody is a robot, and all that follows does without joins.
+        judged = numbered if found.isEmpty() else with_robots(numbered, found)
+        yield Classified(numbered, with_fate(judged))
     finally:
-        fated.unpersist()
-        reasoned.unpersist()
+        found.unpersist()
+        numbered.unpersist()
 
 
 def readable(lines: DataFrame, settings: Events, weights: Mapping[str, float]) -> DataFrame:
@@ -132,55 +137,71 @@ def with_reason(valued: DataFrame, settings: Events) -> DataFrame:
     return valued.withColumn("reason", reason)
 
 
-def with_robots(reasoned: DataFrame, settings: Events) -> DataFrame:
-    """Gives the reason `robot` to what is left of robots (rule 2 of the module)."""
-    left = reasoned.where(F.col("reason").isNull())
-    per_hour = left.groupBy("event_key", "ingest_date", "user_id", F.date_trunc("hour", "event_ts").alias("_hour"))
-    robots = (
-        per_hour.agg(F.lit(1).alias("_one"))
-        .groupBy("user_id", "ingest_date", "_hour").count()
-        .where(F.col("count") > settings.robot_events_per_hour)
-        .select("user_id", "ingest_date").distinct()
-        .withColumn("_is_robot", F.lit(True))
-    )
-    robot = F.when(F.col("reason").isNull() & F.col("_is_robot"), "robot").otherwise(F.col("reason"))
-    # A robot by a rate of hundreds per hour is rare: the list is small however many users there are.
-    joined = reasoned.join(F.broadcast(robots), ["user_id", "ingest_date"], "left")
-    return joined.withColumn("reason", robot).drop("_is_robot")
+def with_copy(reasoned: DataFrame, earlier: DataFrame | None) -> DataFrame:
+    """The columns of both tables with _copy and _is_known, copies of an event side by side, sorted by event_key.
 
-
-def with_fate(reasoned: DataFrame, earlier: DataFrame | None) -> DataFrame:
-    """Adds `fate`, and makes `reason` '' where there is none (rules 3 to 5 of the module).
-
-    Of several copies the one of the earliest ingest date is kept; within a date the smallest by content, so neither the
-    order of files nor the number of partitions matters.
+    _copy numbers the lines of one event_key from 1: first those not rejected, by ingest date, within a date by content;
+    so neither the order of files nor the number of partitions matters. _is_known: an earlier night has the event.
+    This is the one shuffle of whole lines, by a key that no busy user and no popular item shares.
     """
-    is_left = F.col("reason").isNull()
-    # Rejected copies last, where they take nothing from the others. Partitioned by the key alone, the window and the
-    # join below share the one shuffle of whole lines.
-    order: list[Column | str] = [F.when(is_left, 0).otherwise(1), "ingest_date", *_CONTENT, "sent_ts", "received_ts"]
+    order: list[Column | str] = [F.col("reason").isNotNull(), "ingest_date", *_CONTENT, "sent_ts", "received_ts"]
     copy = F.row_number().over(Window.partitionBy("event_key").orderBy(*order))
-    numbered = reasoned.withColumn("_copy", copy)
-    is_repeat = F.col("_copy") > 1
+    known: Column = F.lit(False)
     if earlier is not None:
         first = earlier.groupBy("event_key").agg(F.min("ingest_date").alias("_first_date"))
-        numbered = numbered.join(first, "event_key", "left")
-        is_repeat |= F.coalesce(F.col("_first_date") < F.col("ingest_date"), F.lit(False))
-    fate = (
-        F.when(~is_left, "rejected").when(is_repeat, "duplicate").when(F.col("is_late"), "late").otherwise("accepted")
+        reasoned = reasoned.join(first, "event_key", "left")
+        known = F.coalesce(F.col("_first_date") < F.col("ingest_date"), F.lit(False))
+    names = dict.fromkeys([*CLEAN_EVENTS.names, *REJECTED_EVENTS.names])
+    numbered = reasoned.select(*names, copy.alias("_copy"), known.alias("_is_known"))
+    # Sorted already for the numbers; said here, the cache knows it and nothing behind it sorts again.
+    return numbered.sortWithinPartitions("event_key")
+
+
+def robots(numbered: DataFrame, settings: Events) -> DataFrame:
+    """user_id and ingest_date of robots (rule 2 of the module)."""
+    left = numbered.where(F.col("reason").isNull()).withColumn("_hour", F.date_trunc("hour", "event_ts"))
+    hour, too_many = ["user_id", "ingest_date", "_hour"], F.col("count") > settings.robot_events_per_hour
+    # Copies count here, so it is never too few; a busy user's lines are summed where they lie. Keys then of these few.
+    busy = left.groupBy(*hour).count().where(too_many).select(*hour)
+    return (
+        left.join(F.broadcast(busy), hour, "left_semi")
+        .groupBy("event_key", *hour).agg(F.lit(1).alias("_one"))
+        .groupBy(*hour).count().where(too_many)
+        .select("user_id", "ingest_date").distinct()
     )
-    names = dict.fromkeys([*CLEAN_EVENTS.names, *REJECTED_EVENTS.names, "fate"])
-    return numbered.withColumns({"fate": fate, "reason": F.coalesce("reason", F.lit(""))}).select(*names)
 
 
-def clean_events(events: DataFrame) -> DataFrame:
-    """The accepted and late ones of classified lines: rows of clean_events."""
-    return _by_date(events.where(F.col("fate").isin("accepted", "late")).select(CLEAN_EVENTS.names))
+def with_robots(numbered: DataFrame, found: DataFrame) -> DataFrame:
+    """Gives the reason `robot` to what is left of `robots`, and takes it out of _copy."""
+    # A robot by a rate of hundreds per hour is rare: the list is small however many users there are.
+    is_robot = F.broadcast(found.withColumn("_is_robot", F.lit(True)))
+    reason = F.when(F.col("reason").isNull() & F.col("_is_robot"), "robot").otherwise(F.col("reason"))
+    judged = numbered.join(is_robot, ["user_id", "ingest_date"], "left").withColumn("reason", reason)
+    first = F.min(F.when(F.col("reason").isNull(), F.col("_copy"))).over(Window.partitionBy("event_key"))
+    return judged.withColumn("_copy", F.col("_copy") - first + 1).drop("_is_robot")
 
 
-def rejected_events(events: DataFrame) -> DataFrame:
+def with_fate(judged: DataFrame) -> DataFrame:
+    """Adds `fate`, and makes `reason` '' where there is none (rules 3 to 5 of the module).
+
+    Of several copies the one of the earliest ingest date is kept; within a date the smallest by content.
+    """
+    fate = (
+        F.when(F.col("reason").isNotNull(), "rejected")
+        .when((F.col("_copy") > 1) | F.col("_is_known"), "duplicate")
+        .when(F.col("is_late"), "late").otherwise("accepted")
+    )
+    return judged.withColumns({"fate": fate, "reason": F.coalesce("reason", F.lit(""))}).drop("_copy", "_is_known")
+
+
+def clean_events(events: DataFrame, dates: int = 1) -> DataFrame:
+    """The accepted and late ones of classified lines of so many ingest dates: rows of clean_events."""
+    return _by_date(events.where(F.col("fate").isin("accepted", "late")).select(CLEAN_EVENTS.names), dates)
+
+
+def rejected_events(events: DataFrame, dates: int = 1) -> DataFrame:
     """The rejected ones of classified lines, with the text as it came: rows of rejected_events."""
-    return _by_date(events.where(F.col("fate") == "rejected").select(REJECTED_EVENTS.names))
+    return _by_date(events.where(F.col("reason") != "").select(REJECTED_EVENTS.names), dates)
 
 
 def fate_counts(night: Classified) -> DataFrame:
@@ -193,6 +214,9 @@ def fate_counts(night: Classified) -> DataFrame:
     return read.union(fated).groupBy("ingest_date", "fate", "reason").agg(F.count("*").alias("row_count"))
 
 
-def _by_date(rows: DataFrame) -> DataFrame:
-    """Rows of an ingest date side by side: a first load writes one file per date, not one per date and task."""
-    return rows.hint("rebalance", "ingest_date")
+def _by_date(rows: DataFrame, dates: int) -> DataFrame:
+    """Of many ingest dates the rows of each side by side: a first load writes one file per date, not one per task too.
+
+    A few dates are written as they lie: another shuffle of whole rows costs more than some files.
+    """
+    return rows.hint("rebalance", "ingest_date") if dates > MANY_DATES else rows
