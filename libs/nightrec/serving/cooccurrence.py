@@ -25,6 +25,11 @@ Batches = Iterator[pa.RecordBatch]
 
 # Pairs multiplied out at once, and pairs of items a worker holds before it passes them on: 2**23 of 12 bytes each.
 _PAIRS = 2**23
+# Counts that a task of the cut holds at once, about 80 bytes each while they are added up and sorted; those of a single
+# item may be more. Held all at once they took 3.8 GB of a worker at 5 million events, five times as much as at one.
+_CUT = 2**21
+# Neighbours of an item in one row of the shuffle: an Arrow batch has 10,000 rows, however long they are.
+_PIECE = 1024
 _COUNTS = "item_idx int, neighbour_idx array<int>, users array<int>"
 _NEIGHBOURS = "item_idx int, neighbour_idx int, similarity double"
 
@@ -35,12 +40,13 @@ def neighbours(
     """`item_idx`, `neighbour_idx`, `similarity`: the available items nearest to each, `settings.neighbours` at most.
 
     `baskets` has one row per user with `basket`, distinct item numbers; `users` is n_i by item number. Pairs are
-    counted inside each worker and only the counts are shuffled, one row per item and worker. A task of the cut holds
-    the counts of its share of the items. Ties go to the smaller number.
+    counted inside each worker and only the counts are shuffled, by item. A task of the cut meets its share of the items
+    one after the other and holds some of them at a time. Ties go to the smaller number.
     """
     counts = baskets.select("basket").mapInArrow(_counting(len(users)), _COUNTS)
     cut = _cutting(users, is_available, settings.min_cooccurrence, settings.neighbours)
-    return counts.repartition(partitions, "item_idx").mapInArrow(cut, _NEIGHBOURS)
+    by_item = counts.repartition(partitions, "item_idx").sortWithinPartitions("item_idx")
+    return by_item.mapInArrow(cut, _NEIGHBOURS)
 
 
 def pair_counts(offsets: Ints, items: Ints, width: int) -> Any:
@@ -88,12 +94,13 @@ def _runs(group: Ints) -> tuple[Ints, Ints]:
 
 
 def _listed(counts: Any) -> pa.RecordBatch:
-    """The rows of a sparse matrix that are not empty, as lists."""
-    filled = np.flatnonzero(np.diff(counts.indptr))
-    offsets = pa.array(np.append(counts.indptr[filled], counts.nnz).astype(np.int32))
+    """The rows of a sparse matrix that are not empty, as lists of _PIECE at most."""
+    starts = np.unique(np.concatenate([counts.indptr[:-1], np.arange(0, counts.nnz, _PIECE)]))
+    starts = starts[starts < counts.nnz]
+    offsets = pa.array(np.append(starts, counts.nnz).astype(np.int32))
     return pa.RecordBatch.from_pydict(
         {
-            "item_idx": pa.array(filled, pa.int32()),
+            "item_idx": pa.array(np.searchsorted(counts.indptr, starts, "right") - 1, pa.int32()),
             "neighbour_idx": pa.ListArray.from_arrays(offsets, pa.array(counts.indices, pa.int32())),
             "users": pa.ListArray.from_arrays(offsets, pa.array(counts.data, pa.int32())),
         }
@@ -102,23 +109,47 @@ def _listed(counts: Any) -> pa.RecordBatch:
 
 def _cutting(users: Ints, is_available: npt.NDArray[np.bool_], least: int, most: int) -> Callable[[Batches], Batches]:
     def cut(batches: Batches) -> Batches:
-        arrived = [batch for batch in batches if batch.num_rows]
-        if not arrived:
-            return
-        held = pa.Table.from_batches(arrived).combine_chunks()
-        lists = held["neighbour_idx"].combine_chunks()
-        rows = np.repeat(held["item_idx"].to_numpy(), lists.value_lengths().to_numpy())
-        columns, counts = lists.flatten().to_numpy(), held["users"].combine_chunks().flatten().to_numpy()
-        there = is_available[columns]
-        shape = (len(users), len(users))
-        total = sparse.csr_matrix((counts[there], (rows[there], columns[there])), shape=shape).tocoo()
-        item, neighbour, similarity = nearest(total.row, total.col, total.data, users, least=least, most=most)
-        yield pa.RecordBatch.from_pydict(
-            {
-                "item_idx": pa.array(item, pa.int32()),
-                "neighbour_idx": pa.array(neighbour, pa.int32()),
-                "similarity": pa.array(similarity, pa.float64()),
-            }
-        )
+        for rows, columns, counts in _whole_items(batches):
+            there = is_available[columns]
+            # Added up: an item's counts come from several workers.
+            shape = (int(rows[-1] - rows[0]) + 1, len(users))
+            total = sparse.csr_matrix((counts[there], (rows[there] - rows[0], columns[there])), shape=shape).tocoo()
+            item, neighbour, similarity = nearest(
+                total.row + rows[0], total.col, total.data, users, least=least, most=most
+            )
+            yield pa.RecordBatch.from_pydict(
+                {
+                    "item_idx": pa.array(item, pa.int32()),
+                    "neighbour_idx": pa.array(neighbour, pa.int32()),
+                    "similarity": pa.array(similarity, pa.float64()),
+                }
+            )
 
     return cut
+
+
+def _whole_items(batches: Batches) -> Iterator[tuple[Ints, Ints, Ints]]:
+    """Item, neighbour and count of batches in the order of their items, about _CUT at once, no item in two."""
+    held: list[tuple[Ints, Ints, Ints]] = []
+    for batch in batches:
+        held.append(_flat(batch))
+        if sum(len(rows) for rows, _, _ in held) < _CUT:
+            continue
+        rows, columns, counts = (np.concatenate(parts) for parts in zip(*held, strict=True))
+        # Cut where an item begins: after every _CUT or so, and before the last one, which may go on.
+        last = int(np.searchsorted(rows, rows[-1]))
+        ends = np.unique(np.append(np.searchsorted(rows, rows[_CUT::_CUT]), last))
+        for start, end in zip(np.append(0, ends[:-1]), ends, strict=True):
+            if start < end:
+                yield rows[start:end], columns[start:end], counts[start:end]
+        held = [(rows[last:], columns[last:], counts[last:])]
+    if sum(len(rows) for rows, _, _ in held):
+        rows, columns, counts = (np.concatenate(parts) for parts in zip(*held, strict=True))
+        yield rows, columns, counts
+
+
+def _flat(batch: pa.RecordBatch) -> tuple[Ints, Ints, Ints]:
+    """A batch's lists as item, neighbour and count of each entry."""
+    neighbours, users = batch.column("neighbour_idx"), batch.column("users")
+    rows = np.repeat(batch.column("item_idx").to_numpy(), neighbours.value_lengths().to_numpy())
+    return rows, neighbours.flatten().to_numpy(), users.flatten().to_numpy()

@@ -12,9 +12,13 @@ import pytest
 
 from nightrec.serving import cooccurrence
 
+COUNTS = pa.schema(
+    {"item_idx": pa.int32(), "neighbour_idx": pa.list_(pa.int32()), "users": pa.list_(pa.int32())}
+)
+
 
 def run(workers: list[list[list[list[int]]]], users: Any, is_available: Any) -> list[tuple[int, int, float]]:
-    """Workers hold Arrow batches of baskets; the counts of all of them meet in one cut."""
+    """Workers hold Arrow batches of baskets; the counts of all of them meet in one cut, in the order of the items."""
     counted: list[pa.RecordBatch] = []
     for batches in workers:
         frames = [
@@ -22,7 +26,8 @@ def run(workers: list[list[list[list[int]]]], users: Any, is_available: Any) -> 
         ]
         counted += cooccurrence._counting(len(users))(iter(frames))
     cut = cooccurrence._cutting(np.asarray(users), np.asarray(is_available), least=2, most=3)
-    found = [row for batch in cut(iter(counted)) for row in batch.to_pylist()]
+    ordered = pa.Table.from_batches(counted, COUNTS).sort_by("item_idx")
+    found = [row for batch in cut(iter(ordered.to_batches(max_chunksize=5))) for row in batch.to_pylist()]
     return [(r["item_idx"], r["neighbour_idx"], r["similarity"]) for r in found]
 
 
@@ -48,9 +53,11 @@ def test_by_hand() -> None:
     ]
 
 
-@pytest.mark.parametrize("bound", [2**23, 20])  # all at once, and passed on in small pieces
-def test_equals_counting_one_by_one(monkeypatch: pytest.MonkeyPatch, bound: int) -> None:
-    monkeypatch.setattr(cooccurrence, "_PAIRS", bound)
+# All at once; passed on in small pieces; cut item by item, which are passed on in pieces of two and three.
+@pytest.mark.parametrize(("pairs", "cut", "piece"), [(2**23, 2**21, 1024), (20, 30, 3), (20, 1, 2)])
+def test_equals_counting_one_by_one(monkeypatch: pytest.MonkeyPatch, pairs: int, cut: int, piece: int) -> None:
+    for name, bound in (("_PAIRS", pairs), ("_CUT", cut), ("_PIECE", piece)):
+        monkeypatch.setattr(cooccurrence, name, bound)
     rng = np.random.default_rng(1)
     baskets = [[int(i) for i in rng.permutation(15)[: rng.integers(0, 7)]] for _ in range(60)]
     users = Counter(item for basket in baskets for item in basket)
