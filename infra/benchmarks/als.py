@@ -28,7 +28,7 @@ SIZES = {"5M": (5_000_000, 100_000, 20_000), "25M": (25_000_000, 400_000, 60_000
 SMOKE = {"tiny": (20_000, 500, 300)}
 # Iterations of each contestant; every one of them is a run of the median. At 25 M Spark ML does one: it takes up to
 # half an hour, and the others' first is as long as their later ones.
-ITERATIONS = 4
+ITERATIONS = 3
 
 Floats = npt.NDArray[np.float32]
 
