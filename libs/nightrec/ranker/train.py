@@ -9,7 +9,6 @@ Horovod was built with HOROVOD_GPU_OPERATIONS=NCCL.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -146,11 +145,11 @@ def _batches(
 
 
 def _device() -> torch.device:
-    """The GPU of this process among those of its host; without CUDA the CPU, its cores divided among the processes."""
+    """The GPU of this process among those of its host; without CUDA one core, for every core has its process."""
     if torch.cuda.is_available():
         torch.cuda.set_device(hvd.local_rank())
         return torch.device("cuda", hvd.local_rank())
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // hvd.local_size()))
+    torch.set_num_threads(1)
     return torch.device("cpu")
 
 
