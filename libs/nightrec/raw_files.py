@@ -53,7 +53,7 @@ def _place() -> list[Column]:
     """The ingest date and file name of a row, from its path: a column of the file cannot contradict the folder."""
     path, name = F.col("_metadata.file_path"), F.col("_metadata.file_name")
     # The ten characters before the name and its slash; a pattern and a decoding cost every line a microsecond.
-    day = F.left(F.right(path, F.length(name) + 11), F.lit(10))
+    day = F.substring(path, -F.length(name) - 11, F.lit(10))
     # Spark gives the name as part of a URI, in which a + stands for itself.
     decoded = F.url_decode(F.replace(name, F.lit("+"), F.lit("%2B")))
     return [day.cast("date").alias("ingest_date"), F.when(name.contains("%"), decoded).otherwise(name).alias("file")]
