@@ -91,18 +91,18 @@ def memory(
 ) -> float:
     """Bytes that training takes at most in one process, beyond Python and its libraries; blocks being of like size.
 
-    An entry is 13 bytes as it came and 8 as a compressed row, and every pair is two. `users` are the user numbers.
+    An entry is 13 bytes as it came, whose pages may stay with the process, and 8 as a compressed row; every pair is
+    two entries. `users` are the user numbers.
     """
-    places = 8 * (users + items)
-    reading = (26 + 16) * pairs / processes + places
+    entries = (26 + 16) * pairs / processes
     longer = max(users, items)
     side = 4.0 * rank * longer
     if side > gathered_bytes:
         # Three more numbers per own factor for the steps, and one block on its way.
         side = 3 * side / processes + side / blocks
-    own = 4 * rank * (users + items) / processes + places
+    own = 4 * rank * (users + items) / processes + 8 * (users + items)
     squares = 8 * rank**2 * (4 * blocks + 2) + 16 * SQUARED * rank
-    return max(reading, 16 * pairs / processes + own + side + squares)
+    return entries + own + side + squares
 
 
 def _parts(plan: Plan, batches: Iterator[pa.RecordBatch]) -> tuple[Part, Part]:
