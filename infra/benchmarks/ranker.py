@@ -170,7 +170,7 @@ def _timed_training(read: Callable[[], Any], settings: Ranker, threads: int) -> 
         "prepare_s": stamps[0][0] - started - float(np.median(steps)),
         "losses": [(epoch["train_loss"], epoch["valid_loss"]) for epoch in trained.epochs],
         "private_MB": int(status["RssAnon"].split()[0]) / 1024,
-        "mapped_MB": int(status["RssFile"].split()[0]) / 1024,
+        "mapped_MB": (int(status["RssFile"].split()[0]) + int(status["RssShmem"].split()[0])) / 1024,
     }
 
 
