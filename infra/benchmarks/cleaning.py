@@ -97,9 +97,9 @@ def _beside_duckdb(report: Report, spark: Any, folder: Path, smoke: bool) -> Non
     ratio = statistics.median(took["DuckDB"]) / statistics.median(took["nightrec"])
     by_processor = statistics.median(cpu["DuckDB"]) / statistics.median(cpu["nightrec"])
     why = (
-        f"by processor seconds the ratio is {by_processor:.2f}. Of 12 task seconds per 500,000 lines 5.2 went into reading, "
-        "parsing and checking a line at a time and the shuffle, 3.5 (1.9 without column statistics) into sorting, "
-        "numbering and the cache, 1.8 into Parquet; the rest is robots and counts; beside them the JVM compiles"
+        f"by processor seconds the ratio is {by_processor:.2f}. Of 12 task seconds per 500,000 lines 5.2 went into "
+        "reading, parsing and checking a line at a time and the shuffle, 3.5 (1.9 without column statistics) into "
+        "sorting, numbering and the cache, 1.8 into Parquet; the rest is robots and counts; the JVM compiles beside it"
     )
     report.goal("cleaning beside DuckDB", case, ratio, 0.5, why=why)
     report.note(f"DuckDB's processor seconds over ours: {by_processor:.2f}")

@@ -84,7 +84,7 @@ def _options(settings: Spark, master: str) -> dict[str, str]:
         "spark.sql.ansi.enabled": "true",
         # Not Spark's 12 bytes of old: smaller, quicker to write (a tenth of cleaning), and what other readers expect.
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-        # Its statistics took 1.6 of 3.5 core seconds per 500,000 raw lines, and saved nothing beside spark.rdd.compress.
+        # Its statistics took 1.6 of 3.5 core seconds per 500,000 raw lines and saved nothing beside spark.rdd.compress.
         "spark.sql.inMemoryColumnarStorage.compressed": "false",
         "spark.ui.enabled": str(settings.ui).lower(),
         "spark.ui.showConsoleProgress": "false",
