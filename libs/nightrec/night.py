@@ -21,7 +21,7 @@ from nightrec.config import Config
 from nightrec.contract import Table
 from nightrec.errors import AuditRefused, NightrecError
 from nightrec.pipeline import SAME_DATE
-from nightrec.session import session, task_seconds
+from nightrec.session import session
 from nightrec.store import Commit, Store, Where
 from nightrec.tables import CLEAN_EVENTS, LEDGER
 
@@ -35,18 +35,12 @@ HISTORY = ("ingest_date", "event_date", "event_ts", "user_id", "item_id", "event
 
 @dataclass(frozen=True)
 class Books:
-    """What one stage did: the lines of its ledger, how long it took, and how much of that its tasks account for."""
+    """What one stage did: the lines of its ledger and how long it took."""
 
     stage: str
     date: date
     lines: tuple[tuple[str, str, int], ...]
     seconds: float
-    task_seconds: float  # spread over all cores
-
-    @property
-    def overhead_seconds(self) -> float:
-        """What the stage took beyond its tasks' work: planning, compiling, scheduling and committing."""
-        return max(self.seconds - self.task_seconds, 0.0)
 
     def rows(self, fate: str) -> int:
         """Rows of a fate, over all its reasons."""
@@ -139,7 +133,7 @@ class Night:
     def run(self, stage: str, job: Callable[[Night], None]) -> Books:
         """Run one stage and commit its books to the ledger, after its table."""
         self._lines.clear()
-        started, worked = time.monotonic(), task_seconds(self.spark)
+        started = time.monotonic()
         try:
             job(self)
         except AuditRefused:
@@ -147,7 +141,7 @@ class Night:
             raise
         self._commit_books(stage)
         lines = tuple((fate, reason, count) for (_, fate, reason), count in sorted(self._lines.items()))
-        return Books(stage, self.date, lines, time.monotonic() - started, task_seconds(self.spark) - worked)
+        return Books(stage, self.date, lines, time.monotonic() - started)
 
     def _commit_books(self, stage: str) -> None:
         rows: list[dict[str, Any]] = [

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -105,17 +105,6 @@ def _options(settings: Spark, master: str) -> dict[str, str]:
             "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
         }
     return options | settings.options
-
-
-def task_seconds(spark: SparkSession) -> float:
-    """Seconds that the session's tasks have worked until now, divided by the tasks that can run at once.
-
-    What a stage takes beyond its share of them is Spark's own: planning, compiling, scheduling, committing.
-    """
-    context: Any = spark.sparkContext
-    executors = context._jsc.sc().statusStore().executorList(True)
-    worked = sum(executors.apply(number).totalDuration() for number in range(executors.size()))
-    return float(worked / 1000 / max(context.defaultParallelism, 1))
 
 
 def wake_workers(spark: SparkSession) -> None:

@@ -40,7 +40,7 @@ class Quality:
 
 
 def stage_line(books: Books) -> str:
-    """One stage in a line: date, seconds, Spark's own of them, rows in (of files and tables) and out, other fates."""
+    """One stage in a line: its date, seconds, rows in (of files and tables), rows out, and its other fates by size."""
     came = books.rows("read") + books.rows("input")
     other: Counter[str] = Counter()
     for fate, reason, rows in books.lines:
@@ -50,9 +50,8 @@ def stage_line(books: Books) -> str:
     rest = ", ".join(
         f"{name} {rows:,}" for name, rows in sorted(other.items(), key=lambda entry: (-entry[1], entry[0]))
     )
-    took = f"{books.seconds:6.1f} s  Spark {books.overhead_seconds:5.1f} s"
     counts = f"in {came:>9,}  out {books.rows('written'):>9,}"
-    return f"{books.stage:<17} {books.date}  {took}  {counts}  {rest}".rstrip()
+    return f"{books.stage:<17} {books.date}  {books.seconds:6.1f} s  {counts}  {rest}".rstrip()
 
 
 def three_users(config: Config, night: date) -> list[str]:
@@ -111,9 +110,7 @@ def _short(path: Path) -> str:
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
-def render(
-    config: Config, night: date, users: Sequence[str], books: Sequence[Books], seconds: float, quality: Quality | None
-) -> Group:
+def render(config: Config, night: date, users: Sequence[str], seconds: float, quality: Quality | None) -> Group:
     """Everything a night prints at its end between the lines of its stages and the commands to try next."""
     everything, tonight = ledger.lines(config.paths.warehouse), ledger.lines(config.paths.warehouse, night)
     past = [line for line in everything if line.run_date <= night]
@@ -125,18 +122,8 @@ def render(
     ]
     for user in users:
         parts += ["", show.render(show.show(config, user, night))]
-    parts += ["", quality_line(quality), "", places(config), "", f"{took(books, seconds)} Try next:"]
+    parts += ["", quality_line(quality), "", places(config), "", f"The night took {seconds:.0f} s. Try next:"]
     return Group(*parts)
-
-
-def took(books: Sequence[Books], seconds: float) -> str:
-    """How long the night took, and how much of it was no stage's own work."""
-    overhead = sum(each.overhead_seconds for each in books)
-    start = max(seconds - sum(each.seconds for each in books), 0.0)
-    return (
-        f"The night took {seconds:.0f} s: {start:.0f} s to start and end, {overhead:.0f} s of planning, compiling and "
-        f"committing by Spark, {max(seconds - start - overhead, 0.0):.0f} s of work on all cores."
-    )
 
 
 def published_line(tonight: Sequence[ledger.Line]) -> str:
@@ -162,7 +149,6 @@ def as_dict(
                 "stage": each.stage,
                 "date": each.date.isoformat(),
                 "seconds": round(each.seconds, 3),
-                "overhead_seconds": round(each.overhead_seconds, 3),
                 "lines": [{"fate": fate, "reason": reason, "rows": rows} for fate, reason, rows in each.lines],
             }
             for each in books
@@ -189,7 +175,7 @@ def summary(
         print(json.dumps(answer, ensure_ascii=False, indent=2))
     else:
         users = three_users(config, night)
-        console.print(render(config, night, users, books, seconds, quality))
+        console.print(render(config, night, users, seconds, quality))
         for command in commands(config_file, config, users[0] if users else "", night):
             # A wrapped or cropped command cannot be pasted.
             console.print(Text(f"  {command}"), soft_wrap=True)
