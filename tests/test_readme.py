@@ -29,6 +29,7 @@ LISTS = 200
 # Each command line of the README: the tests that run it, and words that they must hold to do so. None where the checks
 # below stand for it (they parse it, or look the target up). A new command without an entry here fails.
 SUBMIT, CLUSTER, AIRFLOW = "jobs/test_spark_submit.py", "jobs/test_standalone_cluster.py", "airflow_dags/*.py"
+DAEMONS = "spark_commands.py"  # starts the cluster of test_standalone_cluster.py
 EVENING = "test_first_evening.py"  # takes its commands from the README
 RUN_BY: dict[str, tuple[str, tuple[str, ...]] | None] = {
     r"make [a-z-]+( (DATE|ONLY)=\S+)?": None,
@@ -42,10 +43,10 @@ RUN_BY: dict[str, tuple[str, tuple[str, ...]] | None] = {
         ("--master", "clean_events", "--config"),
     ),
     r"SPARK_MASTER_OPTS=-Dspark\.master\.rest\.enabled=false spark-class .*\.Master .*": (
-        CLUSTER,
+        DAEMONS,
         ("spark-class", "-Dspark.master.rest.enabled=false", "master.Master"),
     ),
-    r"spark-class .*\.Worker .*": (CLUSTER, ("worker.Worker", "--cores", "--memory")),
+    r"spark-class .*\.Worker .*": (DAEMONS, ("worker.Worker", "--cores", "--memory")),
     r"export [A-Z_]+=.*": None,
     r"airflow db migrate": (AIRFLOW, ("migrate",)),
     r"airflow pools set nightrec_warehouse 1 .*": (AIRFLOW, ("pools", "nightrec_warehouse")),
