@@ -127,6 +127,7 @@ def nightrec(file: Path, rank: int) -> dict[str, Found]:
     from nightrec.launch import over_partitions
     from nightrec.session import session
 
+    # As measure.peak_memory, which workers cannot import.
     def resident() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
@@ -193,11 +194,7 @@ def by_spark_ml(file: Path, rank: int, iterations: int) -> Found:
     ends = _gramian_ends(spark)
     sides = [frame.toArrow().sort_by("id") for frame in (model.userFactors, model.itemFactors)]
     java = int(spark.sparkContext._jvm.java.lang.ProcessHandle.current().pid())
-    peak = next(
-        int(line.split()[1]) * 1024
-        for line in Path(f"/proc/{java}/status").read_text().splitlines()
-        if line.startswith("VmHWM:")
-    )
+    peak = peak_memory(java)
     spark.stop()
     matrix = _matrix(file)
     users, items = (_factors(side, count) for side, count in zip(sides, matrix.shape, strict=True))

@@ -58,7 +58,7 @@ def race(users: int, items: int, some: int) -> dict[str, Any]:
 
         times = topk.single_threaded(both)
         found = recommend(wanted.where(F.col("user") < topk.SAMPLE)).toArrow().sort_by("user")
-        peak = _peak(spark.sparkContext._gateway.proc.pid)
+        peak = measure.peak_memory(spark.sparkContext._gateway.proc.pid)
         spark.stop()
     below, item = found["best"].combine_chunks().flatten().flatten()
     theirs = item.to_numpy().reshape(-1, topk.K), -below.to_numpy().reshape(-1, topk.K)
@@ -80,9 +80,3 @@ def _held(spark: Any, table: pa.Table, path: Path, partitions: int) -> Any:
     frame = spark.read.parquet(str(path)).repartition(partitions).persist()
     frame.count()
     return frame
-
-
-def _peak(process: int) -> int:
-    """Most resident memory of another process, in bytes."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))

@@ -50,10 +50,6 @@ class Rows:
         """R: the entries of each row."""
         return np.diff(self.starts)
 
-    def part(self, rows: slice) -> Rows:
-        """Some of the rows, which follow one another; no entry is copied."""
-        return Rows(self.starts[rows.start : rows.stop + 1], self.columns, self.weights)
-
 
 @dataclass(frozen=True)
 class Objective:
