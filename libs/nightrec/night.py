@@ -24,6 +24,7 @@ from nightrec.pipeline import SAME_DATE
 from nightrec.session import session
 from nightrec.store import Commit, Store, Where
 from nightrec.tables import CLEAN_EVENTS, LEDGER
+from nightrec.task_time import TaskClock
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -35,12 +36,13 @@ HISTORY = ("ingest_date", "event_date", "event_ts", "user_id", "item_id", "event
 
 @dataclass(frozen=True)
 class Books:
-    """What one stage did: the lines of its ledger and how long it took."""
+    """What one stage did: the lines of its ledger, how long it took, and for how much of it no Spark task ran."""
 
     stage: str
     date: date
     lines: tuple[tuple[str, str, int], ...]
     seconds: float
+    overhead: float
 
     def rows(self, fate: str) -> int:
         """Rows of a fate, over all its reasons."""
@@ -133,7 +135,7 @@ class Night:
     def run(self, stage: str, job: Callable[[Night], None]) -> Books:
         """Run one stage and commit its books to the ledger, after its table."""
         self._lines.clear()
-        started = time.monotonic()
+        started, tasks = time.monotonic(), TaskClock(self.spark)
         try:
             job(self)
         except AuditRefused:
@@ -141,7 +143,8 @@ class Night:
             raise
         self._commit_books(stage)
         lines = tuple((fate, reason, count) for (_, fate, reason), count in sorted(self._lines.items()))
-        return Books(stage, self.date, lines, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return Books(stage, self.date, lines, seconds, max(0.0, seconds - tasks.seconds()))
 
     def _commit_books(self, stage: str) -> None:
         rows: list[dict[str, Any]] = [

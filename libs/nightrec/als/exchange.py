@@ -15,6 +15,7 @@ import torch
 
 from nightrec.als.blocks import Side
 from nightrec.als.objective import Doubles, Floats, Rows
+from nightrec.als.shared import shared_matrix
 
 # Rows squared at once: their copy in double stays small beside the factors.
 SQUARED = 16_384
@@ -22,47 +23,58 @@ SQUARED = 16_384
 
 @dataclass(frozen=True)
 class Part:
-    """One process's part of a side: its blocks, their rows and their factors; and which blocks each process has."""
+    """One process's part of a side: its blocks, their rows and their factors; and which blocks each process has.
+
+    Where the side may be held whole, `factors` are the process's own rows of `whole`, which all processes of a host
+    share: what one of them solves lies where the others read it.
+    """
 
     side: Side
     blocks: range
     rows: Rows
     factors: Floats
     held: list[range]  # by rank
+    whole: Floats | None
+
+    @classmethod
+    def of(cls, side: Side, blocks: range, rows: Rows, width: int, held: list[range], gathered_bytes: int) -> Part:
+        """Start from zeros; whole where the side takes no more than `gathered_bytes`. All processes decide alike."""
+        if side.count * width * np.dtype(np.float32).itemsize > gathered_bytes:
+            return cls(side, blocks, rows, np.zeros((len(rows.lengths), width), np.float32), held, None)
+        whole = shared_matrix(side.count, width)
+        return cls(side, blocks, rows, whole[_rows(side, blocks)], held, whole)
 
     def own(self, block: int) -> slice:
         """A block's rows among the process's own."""
         start = self.side.start(block) - self.side.start(self.blocks.start)
         return slice(start, start + self.side.size(block))
 
-
-class Fixed:
-    """The side that a half-step does not change: in every process whole, where it may be, else block by block."""
-
-    def __init__(self, part: Part, gathered_bytes: int) -> None:
-        """Gather the side where its factors take no more than `gathered_bytes`. All processes decide alike."""
-        self._part = part
-        self.count, width = part.side.count, part.factors.shape[1]
-        self.whole: Floats | None = None
-        if self.count * width * part.factors.itemsize <= gathered_bytes:
-            self.whole = np.zeros((self.count, width), np.float32)
-            for rank, blocks in enumerate(part.held):
-                rows = slice(part.side.start(blocks.start), part.side.start(blocks.stop)) if blocks else slice(0, 0)
-                if blocks == part.blocks:
-                    self.whole[rows] = part.factors
-                _from(rank, self.whole[rows])
+    def settle(self) -> None:
+        """Wait until all processes have solved their rows, and have those of other hosts come. All take part."""
+        if self.whole is None or hvd.size() == 1:
+            return
+        if hvd.local_size() == hvd.size():
+            hvd.barrier()
+            return
+        for rank, blocks in enumerate(self.held):
+            # Processes of one host receive the same bytes in the same place.
+            _from(rank, self.whole[_rows(self.side, blocks)])
 
     def pieces(self) -> Iterator[tuple[int, Floats]]:
-        """Each block that a process holds, in order: the place of its first row, and its factors. All take part."""
-        part, width = self._part, self._part.factors.shape[1]
-        for block, rank in sorted((block, rank) for rank, blocks in enumerate(part.held) for block in blocks):
-            rows = part.side.slice(block)
+        """Each block that a process holds, in order: the place of its first row, and its factors, from the shared
+        matrix or from the process that holds it. All take part; `settle` comes before."""
+        for block, rank in sorted((block, rank) for rank, blocks in enumerate(self.held) for block in blocks):
+            rows = self.side.slice(block)
             if self.whole is not None:
                 yield rows.start, self.whole[rows]
             elif rank == hvd.rank():
-                yield rows.start, _from(rank, part.factors[part.own(block)])
+                yield rows.start, _from(rank, self.factors[self.own(block)])
             else:
-                yield rows.start, _from(rank, np.empty((part.side.size(block), width), np.float32))
+                yield rows.start, _from(rank, np.empty((self.side.size(block), self.factors.shape[1]), np.float32))
+
+
+def _rows(side: Side, blocks: range) -> slice:
+    return slice(side.start(blocks.start), side.start(blocks.stop))
 
 
 def _from(rank: int, rows: Floats) -> Floats:

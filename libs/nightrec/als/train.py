@@ -21,7 +21,7 @@ import torch
 from nightrec.als import kernel
 from nightrec.als.blocks import Entries, Side
 from nightrec.als.checkpoint import Checkpoint
-from nightrec.als.exchange import SQUARED, Fixed, Part, Squares, over_blocks
+from nightrec.als.exchange import SQUARED, Part, Squares, over_blocks
 from nightrec.als.objective import Doubles, Floats, Objective
 
 # Steps of conjugate gradient per half-step, each from the last iteration's factors (Takács, Pilászy & Tikk 2011,
@@ -71,18 +71,21 @@ def train(plan: Plan, batches: Iterator[pa.RecordBatch]) -> Trained | None:
     losses = checkpoint.resume(plan.iterations)
     resumed, seconds = len(losses), []
 
-    fixed, squares = Fixed(items, plan.gathered_bytes), Squares.of(items)
+    items.settle()
+    of_items = Squares.of(items)
     for _ in range(resumed, plan.iterations):
         start = time.perf_counter()
-        half_step(plan.objective, users, fixed, squares.total)
+        half_step(plan.objective, users, items, of_items.total)
+        users.settle()
         of_users = Squares.of(users)
-        half_step(plan.objective, items, Fixed(users, plan.gathered_bytes), of_users.total)
-        fixed, squares = Fixed(items, plan.gathered_bytes), Squares.of(items)
-        losses.append(_loss(plan.objective, users, items, fixed, of_users, squares))
+        half_step(plan.objective, items, users, of_users.total)
+        items.settle()
+        of_items = Squares.of(items)
+        losses.append(_loss(plan.objective, users, items, of_users, of_items))
         seconds.append(time.perf_counter() - start)
         checkpoint.save(losses)
 
-    factors = fixed.whole if fixed.whole is not None else _collected(fixed, plan)
+    factors = items.whole if items.whole is not None else _collected(items, plan)
     return None if hvd.rank() else Trained(factors[items.side.places()], losses, resumed, seconds)
 
 
@@ -92,17 +95,16 @@ def memory(
     """Bytes that training takes at most in one process, beyond Python and its libraries; blocks being of like size.
 
     An entry is 13 bytes as it came, whose pages may stay with the process, and 8 as a compressed row; every pair is
-    two entries. `users` are the user numbers.
+    two entries. `users` are the user numbers. A side that is held whole counts in every process that shares it.
     """
     entries = (26 + 16) * pairs / processes
-    longer = max(users, items)
-    side = 4.0 * rank * longer
-    if side > gathered_bytes:
-        # Three more numbers per own factor for the steps, and one block on its way.
-        side = 3 * side / processes + side / blocks
-    own = 4 * rank * (users + items) / processes + 8 * (users + items)
-    squares = 8 * rank**2 * (4 * blocks + 2) + 16 * SQUARED * rank
-    return entries + own + side + squares
+    places, squares = 8 * (users + items), 8 * rank**2 * (4 * blocks + 2) + 16 * SQUARED * rank
+    factors = 0.0
+    for count in (users, items):
+        side = 4.0 * rank * count
+        # Beyond the bound: own rows, three more numbers per factor for the steps, and one block on its way.
+        factors += side if side <= gathered_bytes else 4 * side / processes + side / blocks
+    return entries + places + factors + squares
 
 
 def _parts(plan: Plan, batches: Iterator[pa.RecordBatch]) -> tuple[Part, Part]:
@@ -111,13 +113,13 @@ def _parts(plan: Plan, batches: Iterator[pa.RecordBatch]) -> tuple[Part, Part]:
     told: list[tuple[range, int]] = hvd.allgather_object((entries.blocks, entries.users))
     held = [blocks for blocks, _ in told]
     users, items = Side(max(users for _, users in told), plan.blocks), Side(plan.items, plan.blocks)
-    of_users = entries.rows(users, items, of_items=False)
-    of_items = entries.rows(items, users, of_items=True)
-    drawn = [_drawn(plan, block, items.size(block)) for block in entries.blocks]
-    return (
-        Part(users, entries.blocks, of_users, np.zeros((len(of_users.lengths), plan.rank), np.float32), held),
-        Part(items, entries.blocks, of_items, np.concatenate([np.empty((0, plan.rank), np.float32), *drawn]), held),
-    )
+    users_rows = entries.rows(users, items, of_items=False)
+    items_rows = entries.rows(items, users, of_items=True)
+    of_users = Part.of(users, entries.blocks, users_rows, plan.rank, held, plan.gathered_bytes)
+    of_items = Part.of(items, entries.blocks, items_rows, plan.rank, held, plan.gathered_bytes)
+    for block in entries.blocks:
+        of_items.factors[of_items.own(block)] = _drawn(plan, block, items.size(block))
+    return of_users, of_items
 
 
 def _drawn(plan: Plan, block: int, rows: int) -> Floats:
@@ -125,7 +127,7 @@ def _drawn(plan: Plan, block: int, rows: int) -> Floats:
     return factors * np.float32(plan.rank**-0.5)
 
 
-def half_step(objective: Objective, part: Part, fixed: Fixed, gram: Doubles) -> None:
+def half_step(objective: Objective, part: Part, fixed: Part, gram: Doubles) -> None:
     """Improve a process's own rows of a side in place, against the other side; `gram` is that side's Y'Y."""
     if fixed.whole is not None:
         objective.solve(part.rows, part.factors, fixed.whole, gram, CG_STEPS)
@@ -133,11 +135,11 @@ def half_step(objective: Objective, part: Part, fixed: Fixed, gram: Doubles) -> 
         _routed_half_step(objective, part, fixed, gram)
 
 
-def _routed_half_step(objective: Objective, part: Part, fixed: Fixed, gram: Doubles) -> None:
+def _routed_half_step(objective: Objective, part: Part, fixed: Part, gram: Doubles) -> None:
     """The same steps with all rows abreast: every block of the fixed side comes by once for each of them."""
     rows, x = part.rows, part.factors
     gram = (objective.everywhere * gram).astype(np.float32)
-    penalties = objective.penalties(rows.lengths, fixed.count).astype(np.float32)
+    penalties = objective.penalties(rows.lengths, fixed.side.count).astype(np.float32)
     terms = objective.terms(x.dtype)
 
     def minus_image(out: Floats, of: Floats, share: np.float32) -> None:
@@ -156,11 +158,8 @@ def _routed_half_step(objective: Objective, part: Part, fixed: Fixed, gram: Doub
     x[rows.lengths == 0] = 0
 
 
-def _loss(objective: Objective, users: Part, items: Part, fixed: Fixed, of_users: Squares, of_items: Squares) -> float:
-    """The objective over users and items: each process's share of its blocks, added up in the order of the blocks.
-
-    `fixed` are the items.
-    """
+def _loss(objective: Objective, users: Part, items: Part, of_users: Squares, of_items: Squares) -> float:
+    """The objective over users and items: each process's share of its blocks, added up in the order of the blocks."""
     rows, terms = users.rows, objective.terms(users.factors.dtype)
     parts = {}
     for block in users.blocks:
@@ -170,7 +169,7 @@ def _loss(objective: Objective, users: Part, items: Part, fixed: Fixed, of_users
         ))
         parts[block] = everywhere + penalties
     heads = rows.starts[:-1].copy()
-    for low, piece in fixed.pieces():
+    for low, piece in items.pieces():
         for block in users.blocks:
             own = users.own(block)
             parts[block] += float(kernel.entries_loss(
@@ -187,10 +186,10 @@ def _penalty(objective: Objective, part: Part, block: int, columns: int) -> floa
     return float(objective.penalties(part.rows.lengths[own], columns) @ squares)
 
 
-def _collected(fixed: Fixed, plan: Plan) -> Floats:
+def _collected(items: Part, plan: Plan) -> Floats:
     """All blocks of a side that is not held whole; only rank 0 keeps them, for the result."""
-    factors = np.zeros((fixed.count if not hvd.rank() else 0, plan.rank), np.float32)
-    for low, piece in fixed.pieces():
+    factors = np.zeros((items.side.count if not hvd.rank() else 0, plan.rank), np.float32)
+    for low, piece in items.pieces():
         if not hvd.rank():
             factors[low : low + len(piece)] = piece
     return factors

@@ -40,7 +40,7 @@ class Quality:
 
 
 def stage_line(books: Books) -> str:
-    """One stage in a line: its date, seconds, rows in (of files and tables), rows out, and its other fates by size."""
+    """One stage in a line: date, seconds and Spark's own among them, rows in and out, and its other fates by size."""
     came = books.rows("read") + books.rows("input")
     other: Counter[str] = Counter()
     for fate, reason, rows in books.lines:
@@ -51,7 +51,14 @@ def stage_line(books: Books) -> str:
         f"{name} {rows:,}" for name, rows in sorted(other.items(), key=lambda entry: (-entry[1], entry[0]))
     )
     counts = f"in {came:>9,}  out {books.rows('written'):>9,}"
-    return f"{books.stage:<17} {books.date}  {books.seconds:6.1f} s  {counts}  {rest}".rstrip()
+    time = f"{books.seconds:6.1f} s, {books.overhead:4.1f} overhead"
+    return f"{books.stage:<17} {books.date}  {time}  {counts}  {rest}".rstrip()
+
+
+def time_line(seconds: float, books: Sequence[Books]) -> str:
+    """How long the night took, and what the stages' overhead is."""
+    overhead = sum(each.overhead for each in books)
+    return f"The night took {seconds:.0f} s; {overhead:.0f} s were overhead: Spark planned, compiled, committed."
 
 
 def three_users(config: Config, night: date) -> list[str]:
@@ -110,7 +117,7 @@ def _short(path: Path) -> str:
     return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
 
 
-def render(config: Config, night: date, users: Sequence[str], seconds: float, quality: Quality | None) -> Group:
+def render(config: Config, night: date, users: Sequence[str], time: str, quality: Quality | None) -> Group:
     """Everything a night prints at its end between the lines of its stages and the commands to try next."""
     everything, tonight = ledger.lines(config.paths.warehouse), ledger.lines(config.paths.warehouse, night)
     past = [line for line in everything if line.run_date <= night]
@@ -122,7 +129,7 @@ def render(config: Config, night: date, users: Sequence[str], seconds: float, qu
     ]
     for user in users:
         parts += ["", show.render(show.show(config, user, night))]
-    parts += ["", quality_line(quality), "", places(config), "", f"The night took {seconds:.0f} s. Try next:"]
+    parts += ["", quality_line(quality), "", places(config), "", f"{time} Try next:"]
     return Group(*parts)
 
 
@@ -149,6 +156,7 @@ def as_dict(
                 "stage": each.stage,
                 "date": each.date.isoformat(),
                 "seconds": round(each.seconds, 3),
+                "overhead": round(each.overhead, 3),
                 "lines": [{"fate": fate, "reason": reason, "rows": rows} for fate, reason, rows in each.lines],
             }
             for each in books
@@ -175,7 +183,7 @@ def summary(
         print(json.dumps(answer, ensure_ascii=False, indent=2))
     else:
         users = three_users(config, night)
-        console.print(render(config, night, users, seconds, quality))
+        console.print(render(config, night, users, time_line(seconds, books), quality))
         for command in commands(config_file, config, users[0] if users else "", night):
             # A wrapped or cropped command cannot be pasted.
             console.print(Text(f"  {command}"), soft_wrap=True)

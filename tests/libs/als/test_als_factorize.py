@@ -130,6 +130,40 @@ def test_blocks_that_come_one_by_one_give_the_same_bits(rows: Any) -> None:
     frame.unpersist()
 
 
+def test_processes_of_one_host_share_and_those_of_two_send_with_the_same_bits(rows: Any) -> None:
+    def of_two_hosts(plan: Plan, batches: Any) -> Any:
+        """The training, in processes that each think they are alone on their host."""
+        before, hvd.local_size = hvd.local_size, lambda: 1
+        try:
+            return train(plan, batches)
+        finally:
+            hvd.local_size = before
+
+    def sharing(plan: Plan, batches: Any) -> Any:
+        """The training, and how many matrices this process held in memory of the host's first."""
+        held = []
+
+        def watched(checkpoint: Checkpoint, losses: list[float]) -> None:
+            held.append(Path("/proc/self/maps").read_text().count("/memfd:nightrec"))
+
+        before, Checkpoint.save = Checkpoint.save, watched  # type: ignore[method-assign]
+        try:
+            return train(plan, batches), held[-1]
+        finally:
+            Checkpoint.save = before  # type: ignore[method-assign]
+
+    pairs = pair_weights(rows(CLEAN_EVENTS, planted()))
+    index = item_index(pairs.select("item_id").distinct().toArrow()["item_id"])
+    found = with_user_idx(with_item_idx(pairs, index)).persist()
+    plan = Plan(TINY, 20, 3, rank=2, iterations=3, seed=1, gathered_bytes=2**20)
+    sent = over_partitions(entries(found, 3, 2), partial(of_two_hosts, plan), 2, 60)[0]
+    shared = over_partitions(entries(found, 3, 2), partial(sharing, plan), 2, 60)
+    found.unpersist()
+    assert [matrices for _, matrices in shared] == [2, 2]  # users and items
+    assert sent.losses == shared[0][0].losses
+    assert sent.item_factors.tobytes() == shared[0][0].item_factors.tobytes()
+
+
 def test_ratings_are_met_by_the_products(rows: Any) -> None:
     """Each user gives every item but one the product of a mood and a merit; the one left out is predicted.
 

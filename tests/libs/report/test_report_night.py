@@ -33,11 +33,12 @@ def test_a_stage_in_a_line() -> None:
         ("late", "", 0),
         ("unchanged", "lists", 4),
     )
-    line = report.stage_line(Books("clean_events", TONIGHT, lines, 1.26))
+    line = report.stage_line(Books("clean_events", TONIGHT, lines, 1.26, 0.44))
     assert line == (
-        "clean_events      2026-03-10     1.3 s  in        16  out        10  accepted 7, unchanged lists 4, rejected 3"
+        "clean_events      2026-03-10     1.3 s,  0.4 overhead  in        16  out        10  "
+        "accepted 7, unchanged lists 4, rejected 3"
     )
-    assert report.stage_line(Books("export", TONIGHT, (), 0.0)).endswith("in         0  out         0")
+    assert report.stage_line(Books("export", TONIGHT, (), 0.0, 0.0)).endswith("in         0  out         0")
 
 
 def test_three_users_most_median_fewest_and_the_rest_by_id(deployment: Config) -> None:
@@ -76,22 +77,25 @@ def test_quality_does_not_claim_more_than_it_knows() -> None:
 
 def test_the_end_of_a_night(deployment: Config) -> None:
     console = Console(width=160, file=StringIO())
-    report.summary(console, Path("x/nightrec.toml"), deployment, TONIGHT, [], 97.4)
+    books = [Books(stage, TONIGHT, (), 40.0, 10.4) for stage in ("clean_events", "export")]
+    report.summary(console, Path("x/nightrec.toml"), deployment, TONIGHT, books, 97.4)
     seen = console.file.getvalue()  # type: ignore[attr-defined]
     assert "Raw lines up to 2026-03-10: 32 read = 25 accepted, 1 late, 2 duplicate, 4 rejected  ✓ balanced" in seen
     assert "Raw lines of 2026-03-10: 12 read = 12 accepted, 0 rejected  ✓ balanced" in seen
     assert "Published: 2 rows written to published_topk (1 inserted, 1 updated, 0 deleted, 1 unchanged)." in seen
-    assert "User ann" in seen and "The night took 97 s" in seen and "published_topk  version" in seen
+    assert "The night took 97 s; 21 s were overhead" in seen
+    assert "User ann" in seen and "published_topk  version" in seen
     # whole, however long: a cropped command cannot be pasted
     for command in report.commands(Path("x/nightrec.toml"), deployment, "ann", TONIGHT):
         assert f"  {command}\n" in seen
 
 
 def test_for_machines(deployment: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    books = [Books("export", TONIGHT, (("written", "files", 2),), 1.0)]
+    books = [Books("export", TONIGHT, (("written", "files", 2),), 1.0, 0.6)]
     report.summary(Console(), Path("x.toml"), deployment, TONIGHT, books, 1.0, as_json=True)
     answer = json.loads(capsys.readouterr().out)
     assert answer["stages"][0]["lines"] == [{"fate": "written", "reason": "files", "rows": 2}]
+    assert (answer["stages"][0]["seconds"], answer["stages"][0]["overhead"]) == (1.0, 0.6)
     assert answer["users"][0]["user_id"] == "ann" and answer["books"]["clean_events"]["read"] == 12
 
 

@@ -1,0 +1,48 @@
+"""One matrix for all training processes of a host, instead of a copy in each.
+
+Two processes that read one matrix find it in the cache that their cores share; two copies of 26 MB did not fit there,
+and a second process made an iteration 1.4 times as fast.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+from dataclasses import dataclass
+
+import horovod.torch as hvd
+import numpy as np
+
+from nightrec.als.objective import Floats
+
+
+@dataclass(frozen=True)
+class _Process:
+    host: str
+    is_first: bool
+    id: int
+    descriptor: int
+
+
+def shared_matrix(rows: int, width: int) -> Floats:
+    """Zeros (rows x width), the same memory in all processes of this host. All processes of the Horovod job take part.
+
+    It is a file without a name (memfd) of the host's first process, which the others open by /proc: no limit of
+    /dev/shm counts, and it is gone with the last process that has it, however that one ends.
+    """
+    if hvd.local_size() == 1:
+        return np.zeros((rows, width), np.float32)
+    size, is_first = max(rows * width * 4, 1), hvd.local_rank() == 0
+    descriptor = os.memfd_create("nightrec") if is_first else -1
+    if is_first:
+        os.ftruncate(descriptor, size)
+    mine = _Process(socket.gethostname(), is_first, os.getpid(), descriptor)
+    every: list[_Process] = hvd.allgather_object(mine)
+    first = next(one for one in every if one.is_first and one.host == mine.host)
+    if not is_first:
+        descriptor = os.open(f"/proc/{first.id}/fd/{first.descriptor}", os.O_RDWR)
+    memory = mmap.mmap(descriptor, size)
+    hvd.barrier()  # the first one's descriptor must be open until all have theirs
+    os.close(descriptor)
+    return np.frombuffer(memory, np.float32, rows * width).reshape(rows, width)
