@@ -14,7 +14,10 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "infra/benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import bench  # noqa: E402
+import growth  # noqa: E402
 from measure import Report  # noqa: E402
+
+from nightrec.pipeline import STAGES  # noqa: E402
 
 
 @pytest.mark.parametrize("name", bench.BENCHMARKS)
@@ -44,6 +47,20 @@ def test_goals_are_judged_on_their_side_and_only_where_the_work_was_equal() -> N
         "goal above: ratio 1.11, goal at most 1.1, missed",
         "goal no ratio: ratio 100, goal 2, missed, for the work was not equal",
     ]
+
+
+def test_the_exponent_of_growth_is_judged_for_every_stage() -> None:
+    """Seconds that grow as the square of the events, and for one stage as their root."""
+    found = {size: {stage.name: growth.Seen(seconds=size**2) for stage in STAGES} for size in (1.0, 5.0, 25.0)}
+    for size, stages in found.items():
+        stages["candidates"].seconds = 3 * size**0.5
+    report = Report()
+    growth._exponents(report, found)
+    assert {goal.name: round(goal.ratio, 6) for goal in report.goals if "candidates" in goal.name} == {
+        "growth candidates": 0.5, "growth candidates above 5 M": 0.5,
+    }  # fmt: skip
+    assert len(report.goals) == 2 * len(STAGES)
+    assert [report.outcome(goal) for goal in report.goals].count("met") == 2
 
 
 def test_an_unknown_benchmark_names_those_there_are() -> None:
