@@ -202,7 +202,7 @@ class Ranker(_Section):
     weight_decay: float = Field(1e-2, ge=0)
     batch: Positive = Field(
         1024,
-        description="examples per step over all processes; averaging takes 1 ms a step: large logs gain from 16384 on",
+        description="examples per step over all processes; averaging takes 3 ms a step: large logs gain from 16384 on",
     )
     epochs: Positive = Field(20, description="passes over the examples at most")
     patience: Positive = Field(3, description="epochs without a better validation loss before training stops")
