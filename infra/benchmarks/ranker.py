@@ -94,8 +94,8 @@ def _table(rng: np.random.Generator, rows: int, split: str, start: int = 0) -> p
 def _goal(report: Report, rates: dict[int, tuple[str, float]]) -> None:
     why = (
         "averaging takes 3 ms a step whatever the batch (Horovod wakes once a millisecond, agrees with the others that "
-        "all are ready, and is asked for the result once a millisecond), a step of one process 0.9 ms at batch 1024 and "
-        "14 ms at 16384. Waking more often made it slower (HOROVOD_CYCLE_TIME 0.2: 1.03 times, 0.05: 0.7 times): its "
+        "all are ready, and is asked for the result once a millisecond), a step of one process 0.9 ms at batch 1024 "
+        "and 14 ms at 16384. Waking more often made it slower (HOROVOD_CYCLE_TIME 0.2: 1.03 times, 0.05: 0.7): its "
         "threads then take the cores from the arithmetic"
     )
     report.note(f"two processes at batch {Ranker().batch}: {rates[Ranker().batch][1]:.2f} times one")
