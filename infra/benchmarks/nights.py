@@ -27,7 +27,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 BEFORE = 30
 _COPIED = ("warehouse", "exports")
 WHY = (
-    "of 4.8 s more, 1.8 are clean_events, which reads the event keys of every earlier day, about three small files each; "
+    "of 4.8 s more, 1.8 are clean_events, which reads the keys of every earlier day, about three small files each; "
     "1.0 each published_topk and outcomes, 0.8 ranked_topk, whose folders and logs hold every night so far"
 )
 
