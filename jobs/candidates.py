@@ -37,7 +37,7 @@ def run(night: Night) -> None:
     try:
         items = nominating.catalogue(rows, histories, inputs.user_profiles, settings.candidates, partitions)
         frame = nominating.candidates(
-            nominating.lists(inputs, histories, users_only=night.is_replay),
+            nominating.lists(inputs, histories, settings.profiles.recent_items, users_only=night.is_replay),
             items,
             settings.candidates,
             k=settings.lists.k,

@@ -19,7 +19,7 @@ def run(night: Night) -> None:
     ranker = ranker_row(night.store.warehouse, night.ranker_model)
     weights = f"{night.config.paths.models}/{ranker['weights']}"
     known, others = split(candidates, users)
-    personal = scored(known, items, users, weights, ranker["weights_sha256"], ranker["features"])
+    personal = scored(known, weights, ranker["weights_sha256"], ranker["features"])
     # The shortfalls first: lists that are short without a recorded cause would fail the audit.
     night.replace(SHORTFALLS, shortfalls(candidates, items, users, k=k, run_date=night.date))
     night.replace(RANKED_TOPK, ranked_topk(personal, others, items, users, k=k, run_date=night.date))

@@ -8,7 +8,7 @@ from datetime import timedelta
 from nightrec.night import Night, main
 from nightrec.pipeline import SAME_DATE
 from nightrec.ranker.examples import acted, checked, examples, missed, union
-from nightrec.tables import CANDIDATES, ITEM_PROFILES, RANKER_EXAMPLES, USER_PROFILES
+from nightrec.tables import CANDIDATES, RANKER_EXAMPLES, USER_PROFILES
 
 
 def run(night: Night) -> None:
@@ -17,11 +17,11 @@ def run(night: Night) -> None:
     done, frames = [], []
     for cut in cuts:
         past = night.at(cut, SAME_DATE)
-        items, users = past.read(ITEM_PROFILES), past.read(USER_PROFILES)
         candidates = past.read(CANDIDATES, {"run_date": cut, "als_model": past.als_model})
-        done.append(acted(users, night.events(until=cut + timedelta(days=settings.horizon_days), after=cut)))
+        later = night.events(until=cut + timedelta(days=settings.horizon_days), after=cut)
+        done.append(acted(past.read(USER_PROFILES), later))
         frames.append(examples(
-            candidates, items, users, done[-1], as_of=night.date, cut=cut, seed=settings.seed,
+            candidates, done[-1], as_of=night.date, cut=cut, seed=settings.seed,
             split="valid" if cut == cuts[-1] else "train", negatives_share=settings.negatives_share,
         ))
     night.replace(RANKER_EXAMPLES, union(frames), {"as_of_date": night.date})

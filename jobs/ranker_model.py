@@ -8,11 +8,11 @@ The session needs horovod.processes task slots at once. Weights: MODEL_ID/model.
 from functools import partial
 from pathlib import Path
 
+from nightrec.features import FEATURES
 from nightrec.launch import on_executors
 from nightrec.models import ranker_model_id
 from nightrec.night import Night, main
 from nightrec.ranker import model
-from nightrec.ranker.features import FEATURES
 from nightrec.ranker.train import train
 from nightrec.store import dataset
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS

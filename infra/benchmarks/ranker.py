@@ -33,7 +33,7 @@ from pyspark import cloudpickle
 
 from nightrec.config import Ranker, Spark
 from nightrec.launch import on_executors
-from nightrec.ranker.features import FEATURES
+from nightrec.features import FEATURES
 from nightrec.session import session
 from nightrec.tables import CANDIDATES, ITEM_PROFILES, USER_PROFILES
 

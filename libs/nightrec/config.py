@@ -161,27 +161,36 @@ class Encoder(_Section):
 class Candidates(_Section):
     """Which items are nominated for each list."""
 
-    als: Count = Field(100, description="items nominated by the factors; 0 switches the source off")
-    cooccurrence: Count = Field(100, description="by items acted on by the same users")
-    text: Count = Field(50, description="by texts near the recent items'")
-    segment: Count = Field(50, description="by popularity in the user's segment")
+    als: Count = Field(60, description="items nominated by the factors; 0 switches the source off")
+    cooccurrence: Count = Field(60, description="by items acted on by the same users")
+    linear: Count = Field(60, description="by the linear model over items that is best in closed form")
+    text: Count = Field(30, description="by texts near the recent items'")
+    habit: Count = Field(100, description="of the user's own items, where repeats are allowed")
+    segment: Count = Field(30, description="by popularity in the user's segment")
     segment_prior: float = Field(
         50.0,
         ge=0,
         description="recent users by which everybody's most popular item leads in every segment, others in proportion",
     )
+    trending: Count = Field(50, description="by users of the last seven days")
     popularity: Count = Field(50, description="by recent popularity")
     editorial: tuple[str, ...] = Field((), description="items picked by hand, in order: the last step of the ladder")
     neighbours: Positive = Field(100, description="co-occurring items kept per item")
     basket: Positive = Field(
-        200, description="latest items per user that count for co-occurrence; bounds its cost at users x basket squared"
+        200,
+        description="latest items per user that count as own and for co-occurrence; bounds its cost at users x basket "
+        "squared",
     )
+    linear_items: Positive = Field(
+        6000, description="items of the linear model, those with the most users: 24 bytes x its square on the driver"
+    )
+    linear_penalty: float = Field(200.0, gt=0, description="regularisation of the linear model")
     repeats_allowed: bool = Field(False, description="whether items a user has acted on may come back")
     min_cooccurrence: Positive = Field(2, description="users who must share two items before they are neighbours")
     item_memory_mb: Positive = Field(
         1024,
-        description="item vectors that one worker holds, with what makes them searchable: 4 bytes x items x (rank + "
-        "text width), and 12 x (2 x rank + text width) + 108 per available item; beyond it they come from a file on "
+        description="item vectors that one worker holds, with what makes them searchable: 4 bytes x items x (2 x rank "
+        "+ text width), and 12 x (3 x rank + text width) + 144 per available item; beyond it they come from a file on "
         "each host, block by block",
     )
 

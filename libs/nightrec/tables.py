@@ -10,15 +10,20 @@ from nightrec.contract import Column, Table
 
 # Candidate sources in ladder order: from the most personal to what anyone may be shown. A source is nominated by
 # the candidates stage; the steps are how a list without a personal score is filled.
-SOURCES = ("als", "cooccurrence", "text", "segment", "popularity", "editorial")
+SOURCES = ("als", "cooccurrence", "linear", "text", "habit", "segment", "trending", "popularity", "editorial")
 LADDER = {
     "als": "personal",
     "cooccurrence": "similar",
+    "linear": "similar",
     "text": "similar",
+    "habit": "personal",
     "segment": "segment",
+    "trending": "popular",
     "popularity": "popular",
     "editorial": "editorial",
 }
+# Days of recent users, side by side: which of them speaks for tomorrow differs by log and by season.
+WINDOWS = (3, 7, 14, 28, 56)
 LIST_KINDS = ("user", "segment", "item", "everyone")
 EVENT_TYPES = ("view", "click", "like", "dislike", "favourite", "comment", "rating", "purchase", "impression")
 
@@ -118,6 +123,13 @@ ITEM_PROFILES = Table(
             "recent_user_count over the largest of the night; 0 in a night without events",
             check="popularity_share BETWEEN 0 AND 1",
         ),
+        Column(
+            "window_user_counts",
+            "array<bigint>",
+            f"distinct users in the last {', '.join(map(str, WINDOWS))} days; shorter windows lie inside longer ones",
+        ),
+        Column("repeat_user_count", "bigint", "users with such events on more than one day"),
+        Column("repeat_gap_days", "double", "mean days between those days of one user; null without", nullable=True),
         Column("first_event_ts", "timestamp", "first event with weight above 0", nullable=True),
         Column("last_event_ts", "timestamp", "last event with weight above 0", nullable=True),
         Column("text", "string", "the exact text given to BERT"),
@@ -248,7 +260,7 @@ CANDIDATES = Table(
                 Column(
                     f"{source}_score",
                     "float",
-                    f"score by source {source}; null where it did not nominate the item",
+                    f"score by source {source} in the form that ranked the item highest; null where none nominated it",
                     nullable=True,
                 ),
                 Column(
@@ -264,6 +276,12 @@ CANDIDATES = Table(
             "because_item_id",
             "string",
             "the user’s own item that speaks most for this one, where the source can say",
+            nullable=True,
+        ),
+        Column(
+            "features",
+            "array<float>",
+            "what the ranker is told, in the order of nightrec.features; null in lists that it does not order",
             nullable=True,
         ),
     ),

@@ -10,7 +10,7 @@ from nightrec_jobs.ranker_examples import run
 from nightrec.errors import BadInput
 from nightrec.models import als_model_id
 from nightrec.night import Night
-from nightrec.ranker.features import FEATURES
+from nightrec.features import FEATURES
 from nightrec.tables import CANDIDATES, CLEAN_EVENTS, ITEM_PROFILES, RANKER_EXAMPLES, USER_PROFILES
 
 AS_OF = dt.date(2026, 3, 10)

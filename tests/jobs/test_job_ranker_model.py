@@ -13,7 +13,7 @@ from nightrec.errors import BadInput
 from nightrec.models import ranker_model_id
 from nightrec.night import Night
 from nightrec.ranker import model
-from nightrec.ranker.features import FEATURES
+from nightrec.features import FEATURES
 from nightrec.store import arrow
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from nightrec.profiles.text import enumerated, listed, text_hash, tidy
+from nightrec.tables import WINDOWS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -42,6 +43,7 @@ def item_profiles(catalogue: DataFrame | None, events: DataFrame, run_date: date
     title = F.coalesce(tidy(F.col("title")), F.col("item_id"))
     text = item_text(title)
     share = F.coalesce(F.col("recent_user_count") / F.nullif("_peak", F.lit(0)), F.lit(0.0))
+    nobody = F.array_repeat(F.lit(0).cast("bigint"), len(WINDOWS))
     return known.select(
         F.lit(run_date).alias("run_date"),
         "item_id",
@@ -56,6 +58,9 @@ def item_profiles(catalogue: DataFrame | None, events: DataFrame, run_date: date
         "user_count",
         "recent_user_count",
         share.alias("popularity_share"),
+        F.coalesce("window_user_counts", nobody).alias("window_user_counts"),
+        F.coalesce("repeat_user_count", F.lit(0)).alias("repeat_user_count"),
+        "repeat_gap_days",
         "first_event_ts",
         "last_event_ts",
         text.alias("text"),
@@ -64,7 +69,7 @@ def item_profiles(catalogue: DataFrame | None, events: DataFrame, run_date: date
 
 
 def item_counts(events: DataFrame, run_date: date, recent_days: int) -> DataFrame:
-    """One row per item of `events`: event_count, user_count, recent_user_count, first_event_ts, last_event_ts.
+    """One row per item of `events`, in the columns of tables.ITEM_PROFILES that count them.
 
     Counted per pair of item and user first: the distinct users then need no second pass over the events.
     """
@@ -75,11 +80,21 @@ def item_counts(events: DataFrame, run_date: date, recent_days: int) -> DataFram
         F.min(F.when(counts, F.col("event_ts"))).alias("_first"),
         F.max(F.when(counts, F.col("event_ts"))).alias("_last"),
         F.max(F.when(counts, F.col("event_date"))).alias("_last_date"),
+        F.min(F.when(counts, F.col("event_date"))).alias("_first_date"),
+        F.size(F.collect_set(F.when(counts, F.col("event_date")))).alias("_days"),
     )
+    age = F.date_diff(F.lit(run_date), F.col("_last_date"))
+    windows = F.array(*(F.count_if(age < days) for days in WINDOWS))
+    span = F.date_diff("_last_date", "_first_date")
+    # Whole days over whole gaps: a mean of means would depend on the order of rows.
+    gap = F.sum(F.when(F.col("_days") > 1, span)) / F.sum(F.when(F.col("_days") > 1, F.col("_days") - 1))
     return pairs.groupBy("item_id").agg(
         F.sum("_count").alias("event_count"),
         F.count_if(F.col("_count") > 0).alias("user_count"),
         F.count_if(F.col("_last_date") > recent).alias("recent_user_count"),
+        windows.alias("window_user_counts"),
+        F.count_if(F.col("_days") > 1).alias("repeat_user_count"),
+        gap.alias("repeat_gap_days"),
         F.min("_first").alias("first_event_ts"),
         F.max("_last").alias("last_event_ts"),
     )

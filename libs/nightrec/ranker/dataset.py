@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from pyarrow.dataset import Dataset, ParquetFragmentScanOptions
 
 from nightrec.errors import BadInput
-from nightrec.ranker.features import FEATURES
+from nightrec.features import FEATURES
 
 Read = Callable[[], Dataset]
 Floats = npt.NDArray[np.float32]

@@ -9,7 +9,6 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from nightrec.errors import BadInput
-from nightrec.ranker.features import features
 from nightrec.tables import RANKER_EXAMPLES
 
 _BUCKETS = 1_000_000
@@ -31,17 +30,17 @@ def acted(users: DataFrame, events: DataFrame) -> DataFrame:
 
 
 def examples(
-    candidates: DataFrame, items: DataFrame, users: DataFrame, acted: DataFrame, *,
+    candidates: DataFrame, acted: DataFrame, *,
     as_of: date, cut: date, split: str, negatives_share: float, seed: int,
 ) -> DataFrame:
-    """RANKER_EXAMPLES of one cut: the candidates of the users of `acted` with features as of the cut and a label.
+    """RANKER_EXAMPLES of one cut: the candidates of the users of `acted`, with features as of the cut and a label.
 
     Grain: (cut_date, user_id, item_id). Keeps every positive. The train split keeps `negatives_share` of the others,
     chosen by a hash of user, item and seed; the valid split keeps all, so that its figures are those of whole lists.
     """
-    found = candidates.join(acted, candidates["list_key"] == acted["user_id"])
+    known = candidates.where(F.col("features").isNotNull())
     label = F.array_contains("acted", F.col("item_id")).cast("float")
-    labelled = features(found, items, users).withColumn("label", label)
+    labelled = known.join(acted, known["list_key"] == acted["user_id"]).withColumn("label", label)
     kept = labelled if split == "valid" else labelled.where((F.col("label") == 1) | _drawn(negatives_share, seed))
     fixed = {"as_of_date": F.lit(as_of), "cut_date": F.lit(cut), "split": F.lit(split)}
     return kept.withColumns(fixed).select(RANKER_EXAMPLES.names)

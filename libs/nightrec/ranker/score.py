@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import safetensors.numpy
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
 from nightrec.errors import NightrecError
+from nightrec.features import FEATURES
 from nightrec.ranker import kernel, model
-from nightrec.ranker.features import FEATURES, features
 
 # Networks this process has loaded, by the fingerprint of their weights: a Spark worker serves many tasks.
 _LOADED: dict[str, kernel.Compiled] = {}
@@ -24,14 +25,11 @@ _DIGITS = 7
 _SMALLEST = 10.0**-_DIGITS
 
 
-def scored(
-    candidates: DataFrame, items: DataFrame, users: DataFrame, weights: str, sha256: str, feature_names: Sequence[str],
-) -> DataFrame:
-    """The candidates of user lists with `score`, the ranker's probability of an action, in (0, 1).
+def scored(candidates: DataFrame, weights: str, sha256: str, feature_names: Sequence[str]) -> DataFrame:
+    """The candidates that have features, without them, with `score`, the ranker's probability of an action, in (0, 1).
 
-    Grain: one row per user-list row of `candidates`, all its columns kept; `items` and `users` are the profiles of the
-    same night. `weights` is the safetensors file, `sha256` and `feature_names` what ranker_models records of it. The
-    driver reads and checks the file and sends it along (some 20 kB), so executors need not reach it.
+    `weights` is the safetensors file, `sha256` and `feature_names` what ranker_models records of it. The driver reads
+    and checks the file and sends it along (some 20 kB), so executors need not reach it.
     Raises NightrecError where the file is missing, other or broken, or the model was trained on other features.
     """
     if list(feature_names) != list(FEATURES):
@@ -46,7 +44,7 @@ def scored(
         expected = f"expected {len(FEATURES)} features, found {width}"
         raise NightrecError(f"the ranker's weights {weights}: {expected}; train it again")
 
-    return with_score(features(candidates, items, users), blob, sha256).drop("features")
+    return with_score(candidates.where(F.col("features").isNotNull()), blob, sha256).drop("features")
 
 
 def with_score(examples: DataFrame, weights: bytes, sha256: str) -> DataFrame:

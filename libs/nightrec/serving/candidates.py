@@ -22,14 +22,16 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from nightrec.config import Candidates
-from nightrec.serving import cooccurrence, nominate
+from nightrec.serving import cooccurrence, linear, nominate
 from nightrec.serving.catalogue import Catalogue
 from nightrec.tables import CANDIDATES, SOURCES
 
-# What the kernel is told of a list; ids as strings, `masked` as item numbers.
+# What the kernel is told of a list; ids as strings, `recent`, `masked` and `own` as item numbers.
 LISTS = (
-    "list_kind string, list_key string, als_vector array<float>, text_vector array<float>, "
-    "recent_items array<string>, segment string, blocked_items array<string>, masked array<int>"
+    "list_kind string, list_key string, als_vector array<float>, text_vector array<float>, recent array<int>, "
+    "segment string, blocked_items array<string>, masked array<int>, own array<int>, own_days array<int>, "
+    "own_age array<int>, own_span array<int>, event_count bigint, item_count bigint, days_since_last int, "
+    "categories array<string>, category_shares array<double>"
 )
 
 
@@ -53,18 +55,33 @@ def counts(settings: Candidates, k: int) -> dict[str, int]:
     return {
         "als": settings.als,
         "cooccurrence": settings.cooccurrence,
+        "linear": settings.linear,
         "text": settings.text,
+        "habit": settings.habit if settings.repeats_allowed else 0,
         "segment": settings.segment,
+        "trending": settings.trending,
         "popularity": max(settings.popularity, k) if settings.popularity else 0,
         "editorial": len(settings.editorial),
     }
 
 
 def item_rows(inputs: Inputs) -> pa.Table:
-    """The night's items in id order with their counts, factors and text vector, gathered."""
+    """The night's items in id order with their counts, times, factors and text vector, gathered."""
     factors = inputs.als_item_factors.select("item_id", "factors")
     vectors = inputs.item_embeddings.select("text_hash", "vector")
-    rows = inputs.item_profiles.select("item_id", "is_available", "recent_user_count", "user_count", "text_hash")
+    rows = inputs.item_profiles.select(
+        "item_id",
+        "is_available",
+        "recent_user_count",
+        "user_count",
+        "window_user_counts",
+        "repeat_user_count",
+        "repeat_gap_days",
+        F.date_diff("run_date", F.to_date("first_event_ts")).alias("age"),
+        F.date_diff("run_date", F.to_date("last_event_ts")).alias("idle"),
+        "categories",
+        "text_hash",
+    )
     joined = rows.join(factors, "item_id", "left").join(vectors, "text_hash", "left").drop("text_hash")
     return joined.toArrow().sort_by("item_id")
 
@@ -76,7 +93,8 @@ def histories(
 
     `masked`: acted on before (any event but an impression, weight 0 included), or only disliked ones where repeats are
     allowed; `basket`: latest distinct items with weight above 0, newest first; `recent`: those with such
-    an event in the `recent_days` that end with `run_date`, as the profiles count them.
+    an event in the `recent_days` that end with `run_date`, as the profiles count them. Beside `basket`, item by item,
+    `own_days` with such events, `own_age`, days since the last of them, and `own_span`, days from the first to it.
     """
     index = pa.table({"item_id": item_id, "item_idx": pa.array(range(len(item_id)), pa.int32())})
     numbered = events.join(F.broadcast(events.sparkSession.createDataFrame(index)), "item_id")
@@ -90,14 +108,31 @@ def histories(
             F.max(F.when(counts, F.col("event_ts"))).alias("_last"),
             F.max(hides).alias("_hides"),
             F.max(counts & F.col("event_date").between(F.lit(first), F.lit(run_date))).alias("_recent"),
+            F.size(F.collect_set(F.when(counts, F.col("event_date")))).alias("_days"),
+            F.min(F.when(counts, F.col("event_date"))).alias("_first_date"),
+            F.max(F.when(counts, F.col("event_date"))).alias("_last_date"),
         )
     )
     # collect_list passes over nulls; a struct sorts by its first field, then its second.
-    latest = F.collect_list(F.when(F.col("_last").isNotNull(), F.struct(-F.unix_micros("_last"), F.col("item_idx"))))
-    return pairs.groupBy("user_id").agg(
+    entry = F.struct(
+        -F.unix_micros("_last"),
+        "item_idx",
+        F.col("_days").alias("days"),
+        F.greatest(F.date_diff(F.lit(run_date), "_last_date"), F.lit(0)).alias("age"),
+        F.date_diff("_last_date", "_first_date").alias("span"),
+    )
+    latest = F.collect_list(F.when(F.col("_last").isNotNull(), entry))
+    users = pairs.groupBy("user_id").agg(
         F.sort_array(F.collect_list(F.when(F.col("_hides"), F.col("item_idx")))).alias("masked"),
-        F.slice(F.sort_array(latest)["item_idx"], 1, settings.basket).alias("basket"),
+        F.slice(F.sort_array(latest), 1, settings.basket).alias("_latest"),
         F.collect_list(F.when(F.col("_recent"), F.col("item_idx"))).alias("recent"),
+    )
+    return users.select(
+        "user_id",
+        "masked",
+        F.col("_latest.item_idx").alias("basket"),
+        "recent",
+        *(F.col(f"_latest.{name}").alias(f"own_{name}") for name in ("days", "age", "span")),
     )
 
 
@@ -132,8 +167,16 @@ def catalogue(
     """The item side of the night: `rows` of `item_rows`, neighbours and segments from the users' histories."""
     counted = user_counts(histories, user_profiles)
     users = np.bincount(counted["item_idx"].to_numpy(), counted["basket"].to_numpy(), rows.num_rows).astype(np.int64)
-    near = cooccurrence.neighbours(histories, users, rows["is_available"].to_numpy(), settings, partitions)
-    return Catalogue.of(rows, near.toArrow(), segments(counted, rows, settings.segment_prior), settings.editorial)
+    near = {}
+    if settings.cooccurrence:
+        available = rows["is_available"].to_numpy()
+        near["cooccurrence"] = cooccurrence.neighbours(histories, users, available, settings, partitions).toArrow()
+    if settings.linear:
+        near["linear"] = linear.neighbours(
+            histories, users, most_items=settings.linear_items, penalty=settings.linear_penalty,
+            neighbours=settings.neighbours,
+        )  # fmt: skip
+    return Catalogue.of(rows, near, segments(counted, rows, settings.segment_prior), settings.editorial)
 
 
 def segments(counted: pa.Table, rows: pa.Table, prior: float) -> pa.Table:
@@ -149,19 +192,41 @@ def segments(counted: pa.Table, rows: pa.Table, prior: float) -> pa.Table:
     return own.select(["segment", "item_idx"]).append_column("users", pa.array(users, pa.float64()))
 
 
-def lists(inputs: Inputs, histories: DataFrame, *, users_only: bool = False) -> DataFrame:
+def lists(inputs: Inputs, histories: DataFrame, recent_items: int, *, users_only: bool = False) -> DataFrame:
     """Every list of the night as the kernel reads it: eligible users, their segments, catalogue items, everyone.
 
-    `users_only` leaves the others out: a past night that is replayed for training teaches by its users alone.
+    The latest `recent_items` of a user speak for the user's taste. `users_only` leaves the others out: a past night
+    that is replayed for training teaches by its users alone.
     """
     users = (
         inputs.user_profiles.where("is_eligible")
-        .select("user_id", "recent_items", "segment", "blocked_items")
+        .select(
+            "user_id",
+            "segment",
+            "blocked_items",
+            "event_count",
+            "item_count",
+            "days_since_last",
+            F.map_keys("category_shares").alias("categories"),
+            F.map_values("category_shares").alias("category_shares"),
+        )
         .join(inputs.als_user_factors.select("user_id", F.col("factors").alias("als_vector")), "user_id", "left")
         .join(inputs.user_embeddings.select("user_id", F.col("vector").alias("_vector")), "user_id", "left")
         # Attributes alone are no taste: texts near "gender: F" served newcomers NDCG@10 .09 where popularity had .51.
-        .withColumn("text_vector", F.when(F.size("recent_items") > 0, F.col("_vector")))
-        .join(histories.select("user_id", "masked"), "user_id", "left")
+        .withColumn("text_vector", F.when(F.col("event_count") > 0, F.col("_vector")))
+        .join(
+            histories.select(
+                "user_id",
+                "masked",
+                F.slice("basket", 1, recent_items).alias("recent"),
+                F.col("basket").alias("own"),
+                "own_days",
+                "own_age",
+                "own_span",
+            ),
+            "user_id",
+            "left",
+        )
         .withColumnRenamed("user_id", "list_key")
     )
     if users_only:
@@ -169,11 +234,8 @@ def lists(inputs: Inputs, histories: DataFrame, *, users_only: bool = False) -> 
     segments = (
         users.where(F.col("segment").isNotNull()).select("segment").distinct().withColumn("list_key", F.col("segment"))
     )
-    own = F.array(F.col("item_id"))
     items = inputs.item_profiles.where("in_catalogue").select(
-        F.col("item_id").alias("list_key"),
-        own.alias("recent_items"),
-        own.alias("blocked_items"),
+        F.col("item_id").alias("list_key"), F.array("item_id").alias("blocked_items")
     )
     everyone = users.sparkSession.range(1).select(F.lit("everyone").alias("list_key"))
     return (
@@ -207,11 +269,14 @@ def candidates(
     def nominated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             is_user = pc.equal(batch.column("list_kind"), "user")
-            yield from nominate.candidates(batch.filter(is_user), sent.value, full)
-            yield from nominate.candidates(batch.filter(pc.invert(is_user)), sent.value, few)
+            yield from nominate.candidates(batch.filter(is_user), sent.value, full, of_users=True)
+            yield from nominate.candidates(batch.filter(pc.invert(is_user)), sent.value, few, of_users=False)
 
     scores = ", ".join(f"{source}_score float, {source}_rank int" for source in SOURCES)
-    schema = f"list_kind string, list_key string, item_id string, {scores}, source string, because_item_id string"
+    schema = (
+        f"list_kind string, list_key string, item_id string, {scores}, source string, because_item_id string, "
+        "features array<float>"
+    )
     # A number of partitions of its own: left to itself Spark puts so few bytes into one task and one core.
     rows = lists.repartition(partitions, "list_kind", "list_key").mapInArrow(nominated, schema)
     return rows.select(F.lit(run_date).alias("run_date"), F.lit(als_model).alias("als_model"), "*").select(
@@ -230,9 +295,9 @@ def within(items: Catalogue, limit: int, spark: SparkSession) -> Catalogue:
     folder = Path(tempfile.mkdtemp(prefix="nightrec-vectors-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     # Spark knows files by their names alone: that of the folder makes them this night's.
-    names = [folder / f"{folder.name}-{kind}.npy" for kind in ("factors", "texts")]
-    factors = items.factors.in_file(names[0], limit // 2)
-    vectors = items.vectors.in_file(names[1], limit // 2)
-    for name in names:
+    held = {"factors": items.factors, "rising": items.rising, "vectors": items.vectors}
+    for kind, vectors in held.items():
+        name = folder / f"{folder.name}-{kind}.npy"
+        held[kind] = vectors.in_file(name, limit // 2)
         spark.sparkContext.addFile(str(name))
-    return replace(items, factors=factors, vectors=vectors)
+    return replace(items, **held)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,11 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
+from nightrec.serving.item_facts import item_facts
 from nightrec.serving.vectors import Vectors, index_bytes
+from nightrec.tables import WINDOWS
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
 Bools = npt.NDArray[np.bool_]
+
+# What is assumed of an item to which nobody came back: so many gaps of so many days.
+_GAP, _GAPS = 30.0, 3.0
 
 
 def matrix(column: pa.ListArray, width: int | None = None) -> tuple[npt.NDArray[np.float32], Bools]:
@@ -52,17 +57,27 @@ class Catalogue:
     item_id: pa.StringArray  # N, in byte order
     columns: Ints  # A, item number of each column
     factors: Vectors  # N x D
+    rising: Vectors  # N x D, factors times the item's trend
     vectors: Vectors  # N x E
-    neighbours: Any  # N x A, sparse rows of similarities above 0
+    neighbours: Mapping[str, Any]  # per source N x A, sparse rows of similarities
     segments: pa.StringArray  # S
     segment_counts: Any  # S x A, sparse rows of shrunk user counts above 0
     popularity: Ints  # A x 2: recent users, users ever
+    windows: Ints  # A x tables.WINDOWS: users of each
+    age: Ints  # A, days since the first event, 0 for none
+    idle: Ints  # A, days since the last event; one day more than any other for none
+    repeat_users: Ints  # A, users with events on more than one day
+    gap: Floats  # A, days between them, shrunk towards a month where they are few
+    categories: Any  # A x C, sparse rows of ones
+    category: pa.StringArray  # C
     editorial: Ints  # A, place in the hand-made list from 0, -1 for none
 
     @classmethod
-    def of(cls, rows: pa.Table, neighbours: pa.Table, segments: pa.Table, editorial: Sequence[str]) -> Catalogue:
-        """From items in id order (`item_id`, `is_available`, `recent_user_count`, `user_count`, `factors`, `vector`),
-        `neighbours` (`item_idx`, `neighbour_idx`, `similarity`) and `segments` (`segment`, `item_idx`, `users`).
+    def of(
+        cls, rows: pa.Table, neighbours: Mapping[str, pa.Table], segments: pa.Table, editorial: Sequence[str]
+    ) -> Catalogue:
+        """From items in id order (the columns of `candidates.item_rows`), per source its neighbours (`item_idx`,
+        `neighbour_idx`, `similarity`), and segments (`segment`, `item_idx`, `users`).
 
         Ids of the editorial list that are not among the items, or not available, are passed over.
         """
@@ -70,32 +85,49 @@ class Catalogue:
         item_id = rows["item_id"].combine_chunks()
         columns = np.flatnonzero(rows["is_available"].to_numpy())
         column = _column(len(item_id), columns)
+        there = rows.take(pa.array(columns))
+        popularity = np.column_stack([there[name].to_numpy() for name in ("recent_user_count", "user_count")])
+        windows = there["window_user_counts"].combine_chunks().flatten().to_numpy().reshape(-1, len(WINDOWS))
+        age, idle = (pc.fill_null(there[name], -1).to_numpy() for name in ("age", "idle"))
+        repeats = there["repeat_user_count"].to_numpy()
         factors, has_factors = matrix(rows["factors"].combine_chunks())
         vectors, has_vector = matrix(rows["vector"].combine_chunks())
+        trends = np.zeros((len(item_id), 1), np.float32)
+        trends[columns, 0] = trend(windows, popularity[:, 1])
+        category, categories = _categories(there["categories"].combine_chunks())
+        picked = pc.index_in(there["item_id"], value_set=pa.array(list(dict.fromkeys(editorial)), pa.string()))
         names = pc.unique(segments["segment"]).cast(pa.string()).sort()
-        picked = pc.index_in(
-            item_id.take(pa.array(columns)), value_set=pa.array(list(dict.fromkeys(editorial)), pa.string())
-        )
         return cls(
-            item_id,
-            columns,
-            Vectors(has_factors, factors),
-            Vectors(has_vector, vectors),
-            _sparse(
-                neighbours["item_idx"].to_numpy(),
-                column[neighbours["neighbour_idx"].to_numpy()],
-                neighbours["similarity"].to_numpy(),
-                (len(item_id), len(columns)),
-            ),
-            names,
-            _sparse(
+            item_id=item_id,
+            columns=columns,
+            factors=Vectors(has_factors, factors),
+            rising=Vectors(has_factors, factors * trends),
+            vectors=Vectors(has_vector, vectors),
+            neighbours={
+                source: _sparse(
+                    table["item_idx"].to_numpy(),
+                    column[table["neighbour_idx"].to_numpy()],
+                    table["similarity"].to_numpy(),
+                    (len(item_id), len(columns)),
+                )
+                for source, table in neighbours.items()
+            },
+            segments=names,
+            segment_counts=_sparse(
                 pc.index_in(segments["segment"], value_set=names).to_numpy(),
                 column[segments["item_idx"].to_numpy()],
                 segments["users"].to_numpy(),
                 (len(names), len(columns)),
             ),
-            np.column_stack([rows["recent_user_count"].to_numpy(), rows["user_count"].to_numpy()])[columns],
-            pc.fill_null(picked, -1).to_numpy(zero_copy_only=False),
+            popularity=popularity,
+            windows=windows,
+            age=np.maximum(age, 0),
+            idle=np.where(idle < 0, idle.max(initial=0) + 1, idle),
+            repeat_users=repeats,
+            gap=typical_gap(there["repeat_gap_days"].to_numpy(zero_copy_only=False), repeats),
+            categories=categories,
+            category=category,
+            editorial=pc.fill_null(picked, -1).to_numpy(zero_copy_only=False),
         )
 
     @property
@@ -112,7 +144,25 @@ class Catalogue:
     def worker_bytes(self) -> int:
         """What item vectors take of a worker that holds them whole: themselves, and an index for each way of use."""
         items, wide, text = len(self.item_id), self.factors.width, self.vectors.width
-        return 4 * items * (wide + text) + self.width * (2 * index_bytes(wide) + index_bytes(text))
+        return 4 * items * (2 * wide + text) + self.width * (3 * index_bytes(wide) + index_bytes(text))
+
+    @cached_property
+    def trend(self) -> Floats:
+        """A, see `trend`."""
+        return trend(self.windows, self.popularity[:, 1])
+
+    @cached_property
+    def facts(self) -> npt.NDArray[np.float64]:
+        """A x item_facts.FACTS."""
+        return item_facts(self)
+
+    @cached_property
+    def by_week(self) -> Orders:
+        """By users of the last seven days, then as `by_popularity`; items without any are left out."""
+        week = self.windows[:, WINDOWS.index(7)]
+        order = np.lexsort((np.arange(self.width), -self.popularity[:, 1], -self.popularity[:, 0], -week))
+        order = order[week[order] > 0]
+        return Orders(np.array([0, len(order)]), order, week[order].astype(np.float32))
 
     @cached_property
     def by_popularity(self) -> Orders:
@@ -135,6 +185,26 @@ class Catalogue:
         order = order[scores[order] > 0]
         counts = np.bincount(table.row[order], minlength=len(self.segments))
         return Orders(np.concatenate([[0], np.cumsum(counts)]), table.col[order].astype(np.int64), scores[order])
+
+
+def trend(windows: Ints, ever: Ints) -> Floats:
+    """Per item: users of four weeks over what an item of that size has gathered, (recent + 1) / sqrt(ever + 1)."""
+    found: Floats = (windows[:, WINDOWS.index(28)] + 1) / np.sqrt(ever + 1.0)
+    return found
+
+
+def typical_gap(gap: Floats, repeat_users: Ints) -> Floats:
+    """Days between a user's events with an item, NaN where nobody came back: shrunk towards a month where few did."""
+    found: Floats = (np.nan_to_num(gap) * repeat_users + _GAP * _GAPS) / (repeat_users + _GAPS)
+    return found
+
+
+def _categories(column: pa.ListArray) -> tuple[pa.StringArray, Any]:
+    """All categories in order, and which of them each item has."""
+    category = pc.unique(column.flatten()).cast(pa.string()).sort()
+    offsets = np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy())])
+    entries = pc.index_in(column.flatten(), value_set=category).to_numpy()
+    return category, sparse.csr_matrix((np.ones(len(entries)), entries, offsets), (len(column), len(category)))
 
 
 def _column(items: int, columns: Ints) -> Ints:

@@ -19,8 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nightrec.features import FEATURES
 from nightrec.serving.catalogue import Catalogue, matrix
-from nightrec.serving.sources import NOMINATE, Best
+from nightrec.serving.features import features
+from nightrec.serving.sources import NOMINATE, RISING, Best
 from nightrec.tables import SOURCES
 
 Floats = npt.NDArray[np.floating]
@@ -29,7 +31,19 @@ Bools = npt.NDArray[np.bool_]
 
 # The rows of a block of lists may take about this much memory per worker, over all temporary arrays.
 _BLOCK_BYTES = 64 * 2**20
-_BYTES_PER_ROW = 200  # keys and their sort, score and rank of six sources, strings
+_BYTES_PER_ROW = 1500  # keys and their sort, score and rank of each source, strings, features twice
+
+
+def _numbers(column: pa.Array) -> Ints:
+    """A column of whole numbers; -1 for null."""
+    numbers: Ints = pc.fill_null(column, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers
+
+
+def _offsets(column: pa.ListArray) -> Ints:
+    """Where the values of each list begin among all that are flattened, and where the last ends."""
+    lengths = pc.fill_null(column.value_lengths(), 0).to_numpy(zero_copy_only=False)
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,11 @@ class Ragged:
         at = np.repeat(self.offsets[lists] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Ragged(offsets, self.values[at])
 
+    def and_also(self, other: Ragged) -> Ragged:
+        """Those of `other` behind these, list by list."""
+        order = np.argsort(np.concatenate([self.rows, other.rows]), kind="stable")
+        return Ragged(self.offsets + other.offsets, np.concatenate([self.values, other.values])[order])
+
     @cached_property
     def rows(self) -> Ints:
         """The list of each value."""
@@ -63,16 +82,29 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Lists:
-    """A batch of R lists. Rows without a vector are zero and not in `has_`."""
+    """A batch of R lists. Rows without a vector are zero and not in `has_`.
+
+    `own` are the latest items of a user, newest first, by item number; of each the days with events, the days since
+    the last and those from the first to the last. `recent` are the first of them; of an item, itself.
+    """
 
     als: Floats  # R x D
     has_als: Bools
     text: Floats  # R x E
     has_text: Bools
     is_item: Bools  # similar items: factors are compared by cosine, as lengths of item factors say popularity
-    recent: Ragged  # newest first
+    recent: Ragged
     segment: Ints  # R, row of the catalogue's segments, -1 for none
     masked: Ragged
+    own: Ragged
+    own_days: Ints
+    own_age: Ints
+    own_span: Ints
+    event_count: Ints  # R
+    item_count: Ints  # R
+    days_since_last: Ints  # R, -1 for none
+    category: Ragged  # of the user's events, by number in the catalogue, -1 for one that no item has
+    category_share: npt.NDArray[np.float64]
 
     @classmethod
     def of(cls, batch: pa.RecordBatch, items: Catalogue) -> Lists:
@@ -80,88 +112,130 @@ class Lists:
         is_item = pc.equal(batch.column("list_kind"), "item").to_numpy(zero_copy_only=False)
         als, has_als = matrix(batch.column("als_vector"), items.factors.width)
         text, has_text = matrix(batch.column("text_vector"), items.vectors.width)
-        own = pc.fill_null(pc.index_in(batch.column("list_key"), value_set=items.item_id), -1).to_numpy(
-            zero_copy_only=False
-        )
-        rows = np.flatnonzero(is_item & (own >= 0))
-        als[rows], has_als[rows] = items.factors.rows[own[rows]], items.factors.has[own[rows]]
-        text[rows], has_text[rows] = items.vectors.rows[own[rows]], items.vectors.has[own[rows]]
-        segment = pc.fill_null(pc.index_in(batch.column("segment"), value_set=items.segments), -1)
-        seen, blocked = Ragged.of(batch.column("masked")), Ragged.of(batch.column("blocked_items"), items.item_id)
-        order = np.argsort(np.concatenate([seen.rows, blocked.rows]), kind="stable")
+        itself = _numbers(pc.index_in(batch.column("list_key"), value_set=items.item_id))
+        rows = np.flatnonzero(is_item & (itself >= 0))
+        als[rows], has_als[rows] = items.factors.rows[itself[rows]], items.factors.has[itself[rows]]
+        text[rows], has_text[rows] = items.vectors.rows[itself[rows]], items.vectors.has[itself[rows]]
+        alone = Ragged(np.concatenate([[0], np.cumsum(is_item & (itself >= 0))]), itself[rows])
         return cls(
-            als,
-            has_als,
-            text,
-            has_text,
-            is_item,
-            Ragged.of(batch.column("recent_items"), items.item_id),
-            segment.to_numpy(zero_copy_only=False).astype(np.int64),
-            Ragged(seen.offsets + blocked.offsets, np.concatenate([seen.values, blocked.values])[order]),
+            als=als,
+            has_als=has_als,
+            text=text,
+            has_text=has_text,
+            is_item=is_item,
+            recent=Ragged.of(batch.column("recent")).and_also(alone),
+            segment=_numbers(pc.index_in(batch.column("segment"), value_set=items.segments)),
+            masked=Ragged.of(batch.column("masked")).and_also(Ragged.of(batch.column("blocked_items"), items.item_id)),
+            own=Ragged.of(batch.column("own")),
+            **{name: batch.column(name).flatten().to_numpy() for name in ("own_days", "own_age", "own_span")},
+            **{name: _numbers(batch.column(name)) for name in ("event_count", "item_count", "days_since_last")},
+            category=Ragged(
+                _offsets(batch.column("categories")),
+                _numbers(pc.index_in(batch.column("categories").flatten(), value_set=items.category)),
+            ),
+            category_share=batch.column("category_shares").flatten().to_numpy(),
         )
 
     def __len__(self) -> int:
         return len(self.segment)
 
 
-def nominate(lists: Lists, items: Catalogue, counts: Mapping[str, int]) -> dict[str, Best]:
-    """What each source nominates for a batch of lists; sources with count 0 are left out."""
+def nominate(lists: Lists, items: Catalogue, counts: Mapping[str, int], *, is_rising: bool) -> dict[str, list[Best]]:
+    """What each source nominates for a batch of lists, plainly and, with `is_rising`, also times the items' trend.
+
+    Sources with count 0 are left out.
+    """
     masked = Ragged(lists.masked.offsets, items.column[lists.masked.values])
     wanted = {source: min(counts[source], items.width) for source in SOURCES if counts[source]}
-    return {source: NOMINATE[source](lists, items, masked, count) for source, count in wanted.items()}
+    found = {source: [NOMINATE[source](lists, items, masked, count)] for source, count in wanted.items()}
+    for source in RISING if is_rising else ():
+        if source in wanted:
+            found[source].append(RISING[source](lists, items, masked, wanted[source]))
+    return found
 
 
-def union(nominated: Mapping[str, Best], block: slice, width: int) -> tuple[Ints, Ints, dict[str, pa.Array]]:
-    """Rows and columns (A = `width`) of what any source nominated for a block of lists, in order, and the candidates'
-    columns for them.
+@dataclass(frozen=True)
+class Union:
+    """The cells that any source nominated for a block of lists, in order of list, then item, n of them.
 
-    `source` is the one that ranked the item highest, ties in ladder order. The reason item is that of the source that
-    ranked it highest among those that can say.
+    `ranks` per source of SOURCES: 1-based, 0 for cells it did not nominate; `scores` where it did.
     """
-    cells = {source: np.nonzero(found.columns[block] >= 0) for source, found in nominated.items()}
-    keys = {
-        source: rows * width + nominated[source].columns[block][rows, places]
-        for source, (rows, places) in cells.items()
-    }
-    # Sorting beats numpy's hashing unique five times here.
-    both = np.sort(np.concatenate([*keys.values(), np.empty(0, np.int64)]))
-    both = both[np.diff(both, prepend=-1) > 0]
-    top = np.full(len(both), np.iinfo(np.int32).max)
-    said = top.copy()
-    winner, because = np.zeros(len(both), np.int64), np.full(len(both), -1)
-    columns: dict[str, pa.Array] = {}
-    for number, source in enumerate(SOURCES):
-        score, rank = np.zeros(len(both), np.float32), np.zeros(len(both), np.int32)
-        reason = np.full(len(both), -1)
-        if source in nominated:
-            found, at = nominated[source], np.searchsorted(both, keys[source])
-            score[at], reason[at] = found.scores[block][cells[source]], found.because[block][cells[source]]
-            rank[at] = cells[source][1] + 1
-        better = (rank > 0) & (rank < top)
-        top[better], winner[better] = rank[better], number
-        speaks = (reason >= 0) & (rank < said)
-        said[speaks], because[speaks] = rank[speaks], reason[speaks]
-        columns[f"{source}_score"] = pa.array(score, mask=rank == 0)
-        columns[f"{source}_rank"] = pa.array(rank, mask=rank == 0)
-    columns["source"] = pa.array(SOURCES, pa.string()).take(pa.array(winner))
-    columns["because"] = pa.array(because, mask=because < 0)
-    return both // max(width, 1), both % max(width, 1), columns
+
+    rows: Ints
+    columns: Ints
+    ranks: dict[str, npt.NDArray[np.int32]]
+    scores: dict[str, Floats]
+    source: Ints  # of SOURCES, the one that ranked the item highest, ties in ladder order
+    because: Ints  # item number, of the source that ranked it highest among those that can say; -1 where none can
+
+    @classmethod
+    def of(cls, nominated: Mapping[str, list[Best]], block: slice, width: int) -> Union:
+        """Of a block of the lists; `width` is A."""
+        cells = {source: [_cells(form, block, width) for form in forms] for source, forms in nominated.items()}
+        # Sorting beats numpy's hashing unique five times here.
+        both = np.sort(np.concatenate([*(keys for forms in cells.values() for keys, _, _ in forms), np.empty(0, int)]))
+        both = both[np.diff(both, prepend=-1) > 0]
+        top = np.full(len(both), np.iinfo(np.int32).max)
+        said = top.copy()
+        winner, because = np.zeros(len(both), np.int64), np.full(len(both), -1)
+        ranks, scores = {}, {}
+        for number, source in enumerate(SOURCES):
+            score, rank = np.zeros(len(both), np.float32), np.zeros(len(both), np.int32)
+            reason = np.full(len(both), -1)
+            for form, (keys, rows, places) in zip(nominated.get(source, ()), cells.get(source, ()), strict=True):
+                at = np.searchsorted(both, keys)
+                first = (rank[at] == 0) | (places + 1 < rank[at])
+                here, cell = at[first], (rows[first], places[first])
+                rank[here] = cell[1] + 1
+                score[here], reason[here] = form.scores[block][cell], form.because[block][cell]
+            better = (rank > 0) & (rank < top)
+            top[better], winner[better] = rank[better], number
+            speaks = (reason >= 0) & (rank < said)
+            said[speaks], because[speaks] = rank[speaks], reason[speaks]
+            ranks[source], scores[source] = rank, score
+        return cls(both // max(width, 1), both % max(width, 1), ranks, scores, winner, because)
 
 
-def candidates(batch: pa.RecordBatch, items: Catalogue, counts: Mapping[str, int]) -> Iterator[pa.RecordBatch]:
-    """Candidates of the lists of an Arrow batch, block by block, in order of list, then item id."""
+def _cells(found: Best, block: slice, width: int) -> tuple[Ints, Ints, Ints]:
+    """List and place of each nomination of a block, and a number for its cell."""
+    rows, places = np.nonzero(found.columns[block] >= 0)
+    return rows * width + found.columns[block][rows, places], rows, places
+
+
+def candidates(
+    batch: pa.RecordBatch, items: Catalogue, counts: Mapping[str, int], *, of_users: bool
+) -> Iterator[pa.RecordBatch]:
+    """Candidates of the lists of an Arrow batch, block by block, in order of list, then item id.
+
+    Lists `of_users` are nominated for in both forms, and those whose user has a history get features.
+    """
     lists = Lists.of(batch, items)
-    nominated = nominate(lists, items, counts)
+    nominated = nominate(lists, items, counts, is_rising=of_users)
     step = max(1, _BLOCK_BYTES // (_BYTES_PER_ROW * max(sum(counts.values()), 1)))
     for start in range(0, len(lists), step):
-        rows, columns, found = union(nominated, slice(start, start + step), items.width)
-        at = pa.array(rows + start)
+        block = slice(start, start + step)
+        cells = Union.of(nominated, block, items.width)
+        at = pa.array(cells.rows + start)
         named = {
             "list_kind": batch.column("list_kind").take(at),
             "list_key": batch.column("list_key").take(at),
-            "item_id": items.item_id.take(pa.array(items.columns[columns])),
-            **found,
-            "because_item_id": items.item_id.take(found["because"]),
+            "item_id": items.item_id.take(pa.array(items.columns[cells.columns])),
         }
-        del named["because"]
+        for source in SOURCES:
+            nobody = cells.ranks[source] == 0
+            named[f"{source}_score"] = pa.array(cells.scores[source], mask=nobody)
+            named[f"{source}_rank"] = pa.array(cells.ranks[source], mask=nobody)
+        named["source"] = pa.array(SOURCES, pa.string()).take(pa.array(cells.source))
+        named["because_item_id"] = items.item_id.take(pa.array(cells.because, mask=cells.because < 0))
+        named["features"] = _features(Lists.of(batch.slice(start, step), items), items, cells, of_users=of_users)
         yield pa.RecordBatch.from_pydict(named)
+
+
+def _features(lists: Lists, items: Catalogue, cells: Union, *, of_users: bool) -> pa.ListArray:
+    """A row of features per cell; null where the user has no history, or it is no user's list."""
+    known = (lists.event_count > 0)[cells.rows] if of_users else np.zeros(len(cells.rows), np.bool_)
+    nominations = sum((cells.ranks[source] > 0).astype(np.int64) for source in SOURCES)
+    assert isinstance(nominations, np.ndarray)
+    found = features(lists, items, cells.rows[known], cells.columns[known], nominations[known])
+    offsets = np.concatenate([[0], np.cumsum(known) * len(FEATURES)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(found.ravel()), mask=pa.array(~known))

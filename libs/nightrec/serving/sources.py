@@ -16,11 +16,16 @@ import numpy.typing as npt
 
 from nightrec.serving import sources_kernel as kernel
 from nightrec.serving.catalogue import Catalogue, Orders
+from nightrec.serving.vectors import Vectors
 
 if TYPE_CHECKING:
     from nightrec.serving.nominate import Lists, Ragged
 
 Ints = npt.NDArray[np.integer]
+Doubles = npt.NDArray[np.float64]
+
+# Days after which a habit counts half.
+HALF_LIFE = 60.0
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,21 @@ Source = Callable[["Lists", Catalogue, "Ragged", int], Best]
 
 def als(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
     """Factors of the list times factors of the item; for similar items the cosine of the two."""
+    return _by_factors(items.factors, lists, items, masked, count)
+
+
+def als_rising(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
+    """The same times the item's trend."""
+    return _by_factors(items.rising, lists, items, masked, count)
+
+
+def _by_factors(factors: Vectors, lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
     best = Best.none(len(lists), count)
     for is_cosine in (False, True):
         rows = np.flatnonzero(lists.has_als & (lists.is_item == is_cosine))
         if len(rows):
             hidden = masked.take(rows)
-            best.columns[rows], best.scores[rows] = items.factors.best(
+            best.columns[rows], best.scores[rows] = factors.best(
                 items.columns, lists.als[rows], hidden.offsets, hidden.values, count, is_cosine=is_cosine
             )
     return best
@@ -76,16 +90,43 @@ def text(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
     return best
 
 
-def cooccurrence(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
-    """Sum over the list's recent items of their similarity to the candidate, discounted by 1 / log2(place + 1).
+def recent_weights(recent: Ragged) -> Doubles:
+    """1 / log2(place + 1) of each of a list's recent items, newest first: what was done lately says more."""
+    place = np.arange(len(recent.values)) - recent.offsets[:-1][recent.rows]
+    weights: Doubles = 1 / np.log2(place + 2.0)
+    return weights
+
+
+def neighbours(source: str, *, is_rising: bool = False) -> Source:
+    """Sum over the list's recent items of their similarity to the candidate, weighted by place; times its trend.
 
     The reason is the recent item with the largest share in the sum; the newest of equal ones.
     """
-    best, recent, table = Best.none(len(lists), count), lists.recent, items.neighbours
-    discounts = np.log2(np.arange(np.diff(recent.offsets).max(initial=0)) + 2.0)
-    kernel.together(
-        recent.offsets, recent.values, discounts, table.indptr, table.indices, table.data, masked.offsets,
-        masked.values, items.width, best.columns, best.scores, best.because,
+
+    def nominate(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
+        best, recent, table = Best.none(len(lists), count), lists.recent, items.neighbours[source]
+        factor = items.trend if is_rising else np.ones(items.width)
+        kernel.together(
+            recent.offsets, recent.values, recent_weights(recent), table.indptr, table.indices, table.data, factor,
+            masked.offsets, masked.values, items.width, best.columns, best.scores, best.because,
+        )  # fmt: skip
+        return best
+
+    return nominate
+
+
+def habit_scores(lists: Lists) -> Doubles:
+    """Of each of the lists' own items: days on which the user acted on it, halved every HALF_LIFE since the last."""
+    scores: Doubles = lists.own_days * 0.5 ** (lists.own_age / HALF_LIFE)
+    return scores
+
+
+def habit(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
+    """The user's own items, where they may come back: those not masked, by `habit_scores`."""
+    best = Best.none(len(lists), count)
+    kernel.best_own(
+        lists.own.offsets, items.column[lists.own.values], habit_scores(lists), masked.offsets, masked.values,
+        items.width, best.columns, best.scores,
     )  # fmt: skip
     return best
 
@@ -100,6 +141,11 @@ def popularity(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Be
     empty that need not.
     """
     return _in_order(items.by_popularity, np.zeros(len(lists), np.int64), masked, count, items.width)
+
+
+def trending(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
+    """By users of the last seven days, then as in `popularity`; items without any are left out."""
+    return _in_order(items.by_week, np.zeros(len(lists), np.int64), masked, count, items.width)
 
 
 def editorial(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
@@ -119,9 +165,18 @@ def _in_order(orders: Orders, which: Ints, masked: Ragged, count: int, width: in
 
 NOMINATE: dict[str, Source] = {
     "als": als,
-    "cooccurrence": cooccurrence,
+    "cooccurrence": neighbours("cooccurrence"),
+    "linear": neighbours("linear"),
     "text": text,
+    "habit": habit,
     "segment": segment,
+    "trending": trending,
     "popularity": popularity,
     "editorial": editorial,
+}
+# Only for users with a history: where tastes move with the season these bring what the plain score ranks too late.
+RISING: dict[str, Source] = {
+    "als": als_rising,
+    "cooccurrence": neighbours("cooccurrence", is_rising=True),
+    "linear": neighbours("linear", is_rising=True),
 }

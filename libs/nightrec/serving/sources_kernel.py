@@ -16,12 +16,12 @@ from nightrec.serving.inner_product_kernel import arrange, dot, key_of, reached,
 
 @njit(cache=True, nogil=True)
 def together(
-    recent_offsets: Any, recent: Any, discounts: Any, indptr: Any, indices: Any, data: Any, masked_offsets: Any,
-    masked: Any, width: Any, columns: Any, scores: Any, because: Any,
+    recent_offsets: Any, recent: Any, weights: Any, indptr: Any, indices: Any, data: Any, factor: Any,
+    masked_offsets: Any, masked: Any, width: Any, columns: Any, scores: Any, because: Any,
 ) -> None:  # fmt: skip
-    """Add up the neighbours (N x A, sparse rows) of each list's recent items over `discounts` by place; the best K.
+    """Add up the neighbours (N x A, sparse rows) of each list's recent items times their weights; the best K.
 
-    Sums that are not above 0 are left out.
+    The sums are multiplied by `factor` (A) first; those that are not above 0 are left out.
     """
     total, strongest = np.empty(width, np.float64), np.empty(width, np.float64)
     speaker, touched = np.empty(width, np.int64), np.empty(width, np.int64)
@@ -38,7 +38,7 @@ def together(
                 c = indices[n]
                 if hidden_from[c] == r:
                     continue
-                share = data[n] / discounts[e - recent_offsets[r]]
+                share = data[n] * weights[e]
                 if reached_by[c] != r:
                     reached_by[c], touched[many] = r, c
                     total[c], strongest[c], speaker[c] = share, share, recent[e]
@@ -48,7 +48,7 @@ def together(
                 if share > strongest[c]:
                     strongest[c], speaker[c] = share, recent[e]
         for n in range(many):
-            values[n] = np.float32(total[touched[n]])
+            values[n] = np.float32(total[touched[n]] * factor[touched[n]])
         level = reached(values[:many], count) if many > count else 0.0
         kept = 0
         for n in range(many):
@@ -101,4 +101,24 @@ def first_left(
                 break
             if hidden_from[ordered[n]] != r:
                 columns[r, kept], scores[r, kept] = ordered[n], values[n]
+                kept += 1
+
+
+@njit(cache=True, nogil=True)
+def best_own(
+    offsets: Any, own: Any, values: Any, masked_offsets: Any, masked: Any, width: Any, columns: Any, scores: Any
+) -> None:
+    """The K largest `values` of each list's own columns, ties by column, without what it must not get; -1 is none."""
+    hidden_from = np.full(width, -1)
+    for r in range(len(columns)):
+        for n in range(masked_offsets[r], masked_offsets[r + 1]):
+            if masked[n] >= 0:
+                hidden_from[masked[n]] = r
+        start, end = offsets[r], offsets[r + 1]
+        kept = 0
+        # By column first, then, stably, by value.
+        by_column = start + np.argsort(own[start:end], kind="mergesort")
+        for at in by_column[np.argsort(-values[by_column], kind="mergesort")]:
+            if kept < columns.shape[1] and own[at] >= 0 and hidden_from[own[at]] != r:
+                columns[r, kept], scores[r, kept] = own[at], values[at]
                 kept += 1

@@ -61,17 +61,17 @@ def by_ladder(candidates: DataFrame) -> DataFrame:
     """
     # Step, rank and source as digits of one number: comparing structs of them took twice the time of the whole cut.
     nominations = [
-        F.lit((_STEPS.index(LADDER[source]) << 40) + order) + F.col(f"{source}_rank").cast("bigint") * 8
+        F.lit((_STEPS.index(LADDER[source]) << 40) + order) + F.col(f"{source}_rank").cast("bigint") * 16
         for order, source in enumerate(SOURCES)
     ]
-    source = F.element_at(F.array(*map(F.lit, SOURCES)), (F.col("_first") % 8 + 1).cast("int"))
+    source = F.element_at(F.array(*map(F.lit, SOURCES)), (F.col("_first") % 16 + 1).cast("int"))
     return candidates.withColumn("_first", F.least(*nominations)).select(
         *_LIST,
         "item_id",
         source.alias("source"),
         "because_item_id",
         F.lit(None).cast("double").alias("score"),
-        F.shiftright("_first", 3).alias("_place"),
+        F.shiftright("_first", 4).alias("_place"),
     )
 
 
@@ -101,8 +101,11 @@ def with_reason(lists: DataFrame, items: DataFrame, users: DataFrame) -> DataFra
     words = {
         "als": F.coalesce(F.concat(F.lit("because of "), own), F.lit("your taste is near this")),
         "cooccurrence": F.coalesce(F.concat(F.lit("because of "), own), F.lit("often chosen together")),
+        "linear": F.coalesce(F.concat(F.lit("because of "), own), F.lit("often chosen together")),
         "text": F.coalesce(F.concat(F.lit("similar to "), own), F.lit("similar description")),
+        "habit": F.lit("you come back to this"),
         "segment": F.coalesce(F.concat(F.lit("popular with "), segment), F.lit("popular with people like you")),
+        "trending": F.lit("popular this week"),
         "popularity": F.lit("popular now"),
         "editorial": F.lit("picked by the editors"),
     }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pyspark.sql import DataFrame
 
-from nightrec.ranker.features import FEATURES, features
+from nightrec.features import FEATURES, features
 from nightrec.tables import CANDIDATES, ITEM_PROFILES, SOURCES, USER_PROFILES
 
 DAY = dt.date(2026, 3, 10)

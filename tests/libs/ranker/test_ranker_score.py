@@ -9,7 +9,7 @@ import torch
 
 from nightrec.errors import NightrecError
 from nightrec.ranker import kernel, model
-from nightrec.ranker.features import FEATURES, features
+from nightrec.features import FEATURES, features
 from nightrec.ranker.score import scored
 from nightrec.tables import CANDIDATES, ITEM_PROFILES, USER_PROFILES
 

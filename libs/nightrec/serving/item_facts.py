@@ -1,0 +1,43 @@
+"""What the ranker is told of an item whoever the list is for: its place among the night's available items."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from nightrec.features import GROUPS
+from nightrec.tables import WINDOWS
+
+if TYPE_CHECKING:
+    from nightrec.serving.catalogue import Catalogue
+
+Doubles = npt.NDArray[np.float64]
+
+FACTS = (*GROUPS["popularity"], *GROUPS["item"])
+
+
+def item_facts(items: Catalogue) -> Doubles:
+    """(A, FACTS): users of each window and ever, times and trends as percentiles, shares or ratios."""
+    windows, ever = items.windows.astype(np.float64), items.popularity[:, 1].astype(np.float64)
+    week, month = windows[:, WINDOWS.index(7)], windows[:, WINDOWS.index(28)]
+    return np.column_stack([
+        *(percentiles(column) for column in windows.T),
+        *(column / max(column.max(initial=0), 1) for column in windows.T),
+        percentiles(ever),
+        percentiles(items.age),
+        percentiles(items.idle),
+        percentiles(items.trend),
+        percentiles((week + 1) / np.sqrt(ever + 1)),
+        np.log((week + 1) / (month + 4)),
+        items.repeat_users / np.maximum(ever, 1),
+        np.log1p(items.gap),
+    ])  # fmt: skip
+
+
+def percentiles(values: npt.NDArray[np.number]) -> Doubles:
+    """Place of each value among all, 0 to 1; equal values share the middle of their places."""
+    _, number, counts = np.unique(values, return_inverse=True, return_counts=True)
+    middle: Doubles = (np.cumsum(counts) - (counts + 1) / 2) / max(len(values) - 1, 1)
+    return middle[number]
