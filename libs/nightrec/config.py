@@ -200,7 +200,7 @@ class Ranker(_Section):
 
     horizon_days: Positive = Field(14, description="what a user does in this many days after a cut makes the labels")
     past_cuts: Annotated[int, Field(ge=2)] = Field(
-        2, description="cuts one horizon apart; the latest is for early stopping"
+        3, description="cuts one horizon apart; the latest is for early stopping and for choosing"
     )
     negatives_share: float = Field(
         0.4, gt=0, le=1, description="share of the examples without action that is kept for training"
@@ -215,6 +215,13 @@ class Ranker(_Section):
     )
     epochs: Positive = Field(20, description="passes over the examples at most")
     patience: Positive = Field(3, description="epochs without a better validation loss before training stops")
+    trees: Count = Field(300, description="gradient-boosted trees of each kind; 0: the network alone")
+    tree_depth: Positive = Field(6, description="splits from a tree's root to its leaves at most")
+    tree_learning_rate: float = Field(0.05, gt=0, le=1, description="share of a tree that counts")
+    tree_leaf_weight: float = Field(20.0, ge=0, description="least sum of second derivatives in a leaf")
+    tree_penalty: float = Field(5.0, ge=0, description="regularisation of a leaf's value")
+    tree_rows: float = Field(0.8, gt=0, le=1, description="share of the examples drawn for each tree")
+    tree_features: float = Field(0.5, gt=0, le=1, description="share of the features drawn for each tree")
     seed: int = 17
 
 

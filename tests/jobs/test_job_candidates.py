@@ -12,6 +12,7 @@ from nightrec_jobs import candidates
 from pyspark.sql import functions as F
 
 from nightrec.config import Candidates, Lists, Profiles
+from nightrec.features import FEATURES
 from nightrec.night import Night
 from nightrec.pipeline import SAME_DATE
 from nightrec.serving.catalogue import Catalogue
@@ -102,20 +103,22 @@ def tables(rows: Any, encoder: str) -> dict[str, Any]:
                 "is_available": item != "gone",
                 "user_count": recent.get(item, 0) + (item == "f"),
                 "text_hash": f"hash-{item}",
+                "window_user_counts": [0, 0, 0, 0, 0],
             }
             for item in items
         ],
         USER_PROFILES: [
-            {**night, "user_id": "ann", "recent_items": ["b", "a"], "segment": "north"},
+            {**night, "user_id": "ann", "event_count": 2, "recent_items": ["b", "a"], "segment": "north"},
             {
                 **night,
                 "user_id": "bob",
+                "event_count": 3,
                 "recent_items": ["c", "b", "a"],
                 "segment": "north",
                 "blocked_items": ["f", "unheard-of"],
             },
-            {**night, "user_id": "cat", "recent_items": ["c", "a"], "segment": "south"},
-            {**night, "user_id": "dan", "recent_items": ["f"]},  # no segment, no factors, no embedding
+            {**night, "user_id": "cat", "event_count": 2, "recent_items": ["c", "a"], "segment": "south"},
+            {**night, "user_id": "dan", "event_count": 1, "recent_items": ["f"]},  # no segment, no factors, no embedding
             {**night, "user_id": "eve"},  # no history at all
             {**night, "user_id": "zed", "segment": "nowhere", "is_eligible": False},
         ],
@@ -179,7 +182,10 @@ def test_candidates_job(config: Any, rows: Any, monkeypatch: pytest.MonkeyPatch)
     cat = found("user", "cat")  # text: none of her own
     assert {i for i in cat if "text_rank" in cat[i]} == set() and cat["b"]["because_item_id"] == "a"
     # Popularity nominates K = 3 although set to 1: recent users, users ever, id.
+    # What the ranker is told goes with lists of users who did something.
+    assert all(len(row["features"]) == len(FEATURES) for row in ann.values())
     eve = found("user", "eve")
+    assert not any("features" in row for row in (*eve.values(), *found("item", "a").values()))
     assert [(i, eve[i]["popularity_rank"], eve[i]["source"]) for i in eve] == [
         ("a", 1, "popularity"),
         ("b", 2, "popularity"),

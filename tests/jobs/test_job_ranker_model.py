@@ -22,7 +22,7 @@ AS_OF = dt.date(2026, 3, 10)
 
 @pytest.fixture
 def training(spark, config, store) -> Night:
-    ranker = config.ranker.model_copy(update={"epochs": 2, "batch": 64, "hidden": (8,)})
+    ranker = config.ranker.model_copy(update={"epochs": 2, "batch": 64, "hidden": (8,), "trees": 5})
     return Night(spark, config.model_copy(update={"ranker": ranker}), AS_OF, store=store)
 
 
@@ -46,6 +46,7 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
     file = Path(training.config.paths.models) / row["weights"]
     assert file.parts[-2:] == (row["model_id"], "model.safetensors")
     assert len(model.loaded(model.read(file, row["weights_sha256"])).mean) == len(FEATURES)
+    assert set(dict(row["choices"])) == {"network", "trees", "all"}
     assert books.rows("written") == 1
 
     training.run("ranker_model", run)

@@ -31,11 +31,16 @@ class Compiled:
     mean: Doubles
     scale: Doubles
 
-    def probabilities(self, features: npt.NDArray[np.float32]) -> Doubles:
-        """(N, F) features, C-contiguous, to (N,) probabilities."""
+    def logits(self, features: npt.NDArray[np.float32]) -> Doubles:
+        """(N, F) features, C-contiguous, to (N,) logarithms of the odds."""
         out = np.empty(len(features))
         _forward(features, self.mean, self.scale, self.widths, self.weights, out)
         return out
+
+    def probabilities(self, features: npt.NDArray[np.float32]) -> Doubles:
+        """The same as probabilities."""
+        found: Doubles = 1 / (1 + np.exp(-self.logits(features)))
+        return found
 
 
 def compiled(tensors: dict[str, npt.NDArray[np.float32]]) -> Compiled:
@@ -80,7 +85,7 @@ def _forward(
             at += units * (inputs + 1)
             given, found = found, given
         for row in range(rows):
-            out[start + row] = 1 / (1 + np.exp(-given[0, row]))
+            out[start + row] = given[0, row]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})

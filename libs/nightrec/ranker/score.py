@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import safetensors.numpy
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
 from nightrec.errors import NightrecError
 from nightrec.features import FEATURES
-from nightrec.ranker import kernel, model
+from nightrec.ranker import model
+from nightrec.ranker.members import Members, unpacked
 
-# Networks this process has loaded, by the fingerprint of their weights: a Spark worker serves many tasks.
-_LOADED: dict[str, kernel.Compiled] = {}
+# Rankers this process has loaded, by the fingerprint of their weights: a Spark worker serves many tasks.
+_LOADED: dict[str, Members] = {}
 
 # Probabilities are rounded, so that the last bits of a sum, which depend on the processor, cannot decide between two
 # items that are alike; and kept off 0 and 1.
@@ -29,7 +29,7 @@ def scored(candidates: DataFrame, weights: str, sha256: str, feature_names: Sequ
     """The candidates that have features, without them, with `score`, the ranker's probability of an action, in (0, 1).
 
     `weights` is the safetensors file, `sha256` and `feature_names` what ranker_models records of it. The driver reads
-    and checks the file and sends it along (some 20 kB), so executors need not reach it.
+    and checks the file and sends it along, so executors need not reach it.
     Raises NightrecError where the file is missing, other or broken, or the model was trained on other features.
     """
     if list(feature_names) != list(FEATURES):
@@ -48,26 +48,28 @@ def scored(candidates: DataFrame, weights: str, sha256: str, feature_names: Sequ
 
 
 def with_score(examples: DataFrame, weights: bytes, sha256: str) -> DataFrame:
-    """`examples` with `score`: the probability that the network of these weights gives to their `features`."""
+    """`examples` with `score`: the probability that the ranker of these weights gives to their `features`."""
+
+    sent = examples.sparkSession.sparkContext.broadcast(weights)  # trees take megabytes
 
     def probabilities(batch: pa.Array) -> pa.Array:
-        return probability(_network(weights, sha256), batch)
+        return probability(_members(sent.value, sha256), batch)
 
     # Only the features travel to Python and only the scores back; the other columns stay where they are.
     score = arrow_udf(probabilities, "double")  # type: ignore[call-overload]  # pyspark's stubs want a deprecated argument
     return examples.withColumn("score", score("features"))
 
 
-def probability(network: kernel.Compiled, batch: pa.Array) -> pa.Array:
+def probability(members: Members, batch: pa.Array) -> pa.Array:
     """(B,) probabilities of an Arrow list array of B rows of F floats, in double precision."""
     values = batch.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    scores = network.probabilities(values.reshape(len(batch), len(network.mean)))
+    scores = members.probabilities(values.reshape(len(batch), len(members.network.mean)))
     return pa.array(scores.round(_DIGITS).clip(_SMALLEST, 1 - _SMALLEST), pa.float64())
 
 
-def _network(weights: bytes, sha256: str) -> kernel.Compiled:
-    """The network of these weights, unpacked once per process."""
+def _members(weights: bytes, sha256: str) -> Members:
+    """The ranker of these weights, unpacked once per process."""
     if sha256 not in _LOADED:
         _LOADED.clear()
-        _LOADED[sha256] = kernel.compiled(safetensors.numpy.load(weights))
+        _LOADED[sha256] = unpacked(weights)
     return _LOADED[sha256]

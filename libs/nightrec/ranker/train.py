@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from torch.nn import functional
 from nightrec.config import Ranker
 from nightrec.errors import UsageError
 from nightrec.launch import from_first_of_host
+from nightrec.ranker.blend import Blend, chosen
 from nightrec.ranker.dataset import Read, Split, mapped_splits, write
 from nightrec.ranker.model import DropoutMasks, Network, dumped, flattened
+from nightrec.ranker.trees import loaded, margins
 
 # Lists are judged by their first ten places, whatever their length.
 NDCG_AT = 10
@@ -37,15 +39,19 @@ _BLOCK = 4_096
 
 @dataclass(frozen=True)
 class Trained:
-    """The weights of the best epoch (safetensors), its 1-based number, and the figures of every epoch."""
+    """The network's weights of the best epoch (safetensors), its 1-based number, and the figures of every epoch; how it
+    is blended with the trees, and the NDCG on the valid split of each blend that could be chosen."""
 
-    weights: bytes
+    network: bytes
     best_epoch: int
     epochs: list[dict[str, Any]]
+    blend: Blend
+    choices: dict[str, float]
 
 
-def train(read: Read, settings: Ranker) -> Trained:
-    """Train one ranker in all processes of the running Horovod job; every process returns the same.
+def train(read: Read, settings: Ranker, trees: Mapping[str, bytes]) -> Trained:
+    """Train one network in all processes of the running Horovod job, and choose how it and `trees` (by kind, trained on
+    the train split) are blended; every process returns the same.
 
     `read` gives the examples (see dataset.write). Steps per epoch are equal on every process by construction: step s
     takes rows s*B to (s+1)*B of the epoch's order, which wraps around at its end, and rank r the r-th slice of them.
@@ -106,7 +112,14 @@ def train(read: Read, settings: Ranker) -> Trained:
             break
 
     weights.data.copy_(best)
-    return Trained(dumped(network), best_epoch, epochs)
+    scores = {"network": _scores(network, valid_split, device)}
+    scores |= {kind: _tree_scores(model, valid_split, kind) for kind, model in trees.items()}
+    blend, choices = chosen(
+        {member: found.astype(np.float64) for member, found in scores.items()},
+        valid_split.labels,
+        lambda mean: ndcg(valid_split.users, mean, valid_split.labels, NDCG_AT),
+    )
+    return Trained(dumped(network), best_epoch, epochs, blend, choices)
 
 
 def splits(read: Read) -> tuple[Split, Split]:
@@ -157,19 +170,41 @@ def _device() -> torch.device:
 
 def evaluate(network: Network, split: Split, device: torch.device) -> tuple[float, float]:
     """Loss and NDCG over a split: every process scores its part, then all hold all scores and so decide alike."""
+    logits = _scores(network, split, device)
+    loss = functional.binary_cross_entropy_with_logits(
+        torch.from_numpy(logits).double(), torch.tensor(split.labels).double()
+    )
+    return float(loss), ndcg(split.users, logits, split.labels, NDCG_AT)
+
+
+def _scores(network: Network, split: Split, device: torch.device) -> npt.NDArray[np.float32]:
+    """(N,) logits: every process scores its part, then all hold all."""
     network.eval()
-    bounds = np.linspace(0, len(split), hvd.size() + 1).astype(int)
-    part = split.features[bounds[hvd.rank()] : bounds[hvd.rank() + 1]]
+    part = _part(split)
     with torch.no_grad():
         blocks = [torch.tensor(part[start : start + _BLOCK]) for start in range(0, len(part), _BLOCK)]
         scores = [network(rows.to(device)).cpu() for rows in blocks] or [torch.empty(0)]
     logits: Tensor = hvd.allgather(torch.cat(scores), name="valid_logits")
-    loss = functional.binary_cross_entropy_with_logits(logits.double(), torch.tensor(split.labels).double())
-    return float(loss), ndcg(split.users, logits.numpy(), split.labels, NDCG_AT)
+    found: npt.NDArray[np.float32] = logits.numpy()
+    return found
+
+
+def _tree_scores(model: bytes, split: Split, kind: str) -> npt.NDArray[np.float32]:
+    """(N,) scores of trees, likewise."""
+    scores = torch.from_numpy(margins(loaded(model), np.ascontiguousarray(_part(split))))
+    gathered: Tensor = hvd.allgather(scores, name=f"valid_{kind}")
+    found: npt.NDArray[np.float32] = gathered.float().numpy()
+    return found
+
+
+def _part(split: Split) -> npt.NDArray[np.float32]:
+    """The features of the rows that this process scores."""
+    bounds = np.linspace(0, len(split), hvd.size() + 1).astype(int)
+    return split.features[bounds[hvd.rank()] : bounds[hvd.rank() + 1]]
 
 
 def ndcg(
-    users: npt.NDArray[np.int32], scores: npt.NDArray[np.float32], labels: npt.NDArray[np.float32], k: int,
+    users: npt.NDArray[np.int32], scores: npt.NDArray[np.floating], labels: npt.NDArray[np.float32], k: int,
 ) -> float:
     """Mean NDCG@k over the users with a positive among their examples; 0 where there is none. All arguments are (N,).
 

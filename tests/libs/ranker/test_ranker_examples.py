@@ -8,8 +8,8 @@ import pytest
 from pyspark.sql import functions as F
 
 from nightrec.errors import BadInput
-from nightrec.ranker.examples import acted, checked, examples, missed
-from nightrec.tables import CANDIDATES, CLEAN_EVENTS, ITEM_PROFILES, RANKER_EXAMPLES, USER_PROFILES
+from nightrec.ranker.examples import acted, checked, examples, missed, thinned
+from nightrec.tables import CANDIDATES, CLEAN_EVENTS, RANKER_EXAMPLES, USER_PROFILES
 
 CUT, AS_OF = dt.date(2026, 2, 24), dt.date(2026, 3, 10)
 
@@ -35,41 +35,45 @@ def events(rows):
     ])
 
 
-def build(candidates, items, users, done, split="valid", share=1.0):
+def build(candidates, done, split="valid", share=1.0):
     return examples(
-        candidates, items, users, done, as_of=AS_OF, cut=CUT, split=split, negatives_share=share, seed=17,
+        candidates, done, as_of=AS_OF, cut=CUT, split=split, negatives_share=share, seed=17,
     )
 
 
 def test_who_counts_and_what_is_positive(rows, users, events):
     lists = [(user, item) for user in ("old", "silent", "new") for item in ("a", "b")]
     candidates = rows(CANDIDATES, [
-        {"list_kind": "user", "list_key": user, "item_id": item, "als_rank": 1} for user, item in lists
+        *({"list_kind": "user", "list_key": user, "item_id": item, "features": [7.0]} for user, item in lists),
+        {"list_kind": "item", "list_key": "old", "item_id": "a"},  # a list that no ranker orders
     ])
-    items = rows(ITEM_PROFILES, [{"item_id": "a"}, {"item_id": "b"}])
     done = acted(users, events)
-    frame = build(candidates, items, users, done)
+    frame = build(candidates, done)
     assert frame.columns == RANKER_EXAMPLES.names
     found = [
-        (row.user_id, row.item_id, row.label, row.cut_date, row.split) for row in frame.orderBy("item_id").collect()
+        (row.user_id, row.item_id, row.label, row.cut_date, row.split, row.features) for row in frame.orderBy("item_id").collect()
     ]
-    assert found == [("old", "a", 1.0, CUT, "valid"), ("old", "b", 0.0, CUT, "valid")]
+    assert found == [("old", "a", 1.0, CUT, "valid", [7.0]), ("old", "b", 0.0, CUT, "valid", [7.0])]
     assert missed([done], found=1) == 1
 
 
-def test_training_keeps_every_positive_and_a_stable_share_of_the_others(rows, users, spark):
-    given = ("list_kind", "list_key", "item_id")
+def test_training_keeps_every_positive_and_a_stable_share_of_the_others(spark):
+    given = ("list_kind", "list_key", "item_id", "features")
     candidates = spark.range(2000).select(
         *(F.lit(None).cast(c.type).alias(c.name) for c in CANDIDATES.columns if c.name not in given),
         F.lit("user").alias("list_kind"), F.lit("old").alias("list_key"), F.col("id").cast("string").alias("item_id"),
+        F.array(F.lit(7.0).cast("float")).alias("features"),
     )
-    items = rows(ITEM_PROFILES, [{"item_id": "0"}])
     done = spark.createDataFrame([("old", [str(n) for n in range(50)])], "user_id string, acted array<string>")
-    kept = build(candidates, items, users, done, "train", 0.3).select("item_id", "label").collect()
+    kept = build(candidates, done, "train", 0.3).select("item_id", "label").collect()
     assert sum(row.label for row in kept) == 50
     assert 0.27 < (len(kept) - 50) / 1950 < 0.33
-    again = build(candidates.repartition(3), items, users, done, "train", 0.3).select("item_id").collect()
+    again = build(candidates.repartition(3), done, "train", 0.3).select("item_id").collect()
     assert {row.item_id for row in again} == {row.item_id for row in kept}
+    # What a last model learns from: of both splits the same share.
+    both = build(candidates, done, "valid").unionByName(build(candidates, done, "train", 0.3))
+    last = thinned(both, negatives_share=0.3, seed=17).groupBy("split").count().collect()
+    assert {row["split"]: row["count"] for row in last} == {"train": len(kept), "valid": len(kept)}
 
 
 def test_no_positive_says_what_to_do(rows):

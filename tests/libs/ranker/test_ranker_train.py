@@ -52,8 +52,8 @@ def examples(tmp_path_factory) -> Path:
     return planted(tmp_path_factory.mktemp("examples") / "examples.parquet")
 
 
-def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS):
-    trainer = partial(train, partial(pads.dataset, file), settings)
+def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS, trees=None):
+    trainer = partial(train, partial(pads.dataset, file), settings, trees or {})
     return on_executors(spark, trainer, processes, 60)
 
 
@@ -65,7 +65,7 @@ def test_one_and_two_processes_walk_the_same_path(spark, examples, tmp_path):
     for a, b in zip(one[0].epochs, two[0].epochs, strict=True):
         assert a == pytest.approx(b, abs=1e-4)
     x = model.torch.randn(50, len(FEATURES))
-    assert model.torch.allclose(model.loaded(one[0].weights)(x), model.loaded(two[0].weights)(x), atol=1e-3)
+    assert model.torch.allclose(model.loaded(one[0].network)(x), model.loaded(two[0].network)(x), atol=1e-3)
     # the same rows in another order and other files are the same training
     shuffled = tmp_path / "again.parquet"
     table = pq.read_table(examples)
@@ -100,7 +100,7 @@ def test_it_learns_what_was_planted_and_stops_early(spark, examples):
     assert len(losses) == trained.best_epoch + 3 < 40
     # a random order of 20 items with about 5 positives has an NDCG@10 near 0.4
     assert trained.epochs[trained.best_epoch - 1]["valid_ndcg"] > 0.8
-    net = model.loaded(trained.weights)
+    net = model.loaded(trained.network)
     low, high = model.torch.zeros(2, len(FEATURES)).index_put((model.torch.tensor([0, 1]), model.torch.tensor([0, 0])),
                                                               model.torch.tensor([-2.0, 2.0]))
     assert net(low[None]).item() + 4 < net(high[None]).item()

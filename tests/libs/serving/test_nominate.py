@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -11,14 +12,18 @@ import pytest
 
 from nightrec.serving import nominate
 from nightrec.serving.catalogue import Catalogue
-from nightrec.tables import SOURCES
+from nightrec.serving.sources import RISING
+from nightrec.tables import SOURCES, WINDOWS
 
 ALL = dict.fromkeys(SOURCES, 3)
 OFF = dict.fromkeys(SOURCES, 0)
 
 
-def catalogue(items: list[dict[str, Any]], neighbours: Any = (), segments: Any = (), editorial: Any = ()) -> Catalogue:
-    """A catalogue of items that name only what matters: id, and perhaps available, recent, users, factors, vector."""
+def catalogue(
+    items: list[dict[str, Any]], neighbours: Any = (), segments: Any = (), editorial: Any = (), linear: Any = ()
+) -> Catalogue:
+    """A catalogue of items that name only what matters: id, and perhaps available, recent, users, windows, factors,
+    vector, age, idle, repeats, gap, categories."""
     vectors = pa.list_(pa.float32())
     number = {item["id"]: n for n, item in enumerate(items)}
     assert list(number) == sorted(number)
@@ -29,17 +34,28 @@ def catalogue(items: list[dict[str, Any]], neighbours: Any = (), segments: Any =
                 "is_available": pa.array([item.get("available", True) for item in items], pa.bool_()),
                 "recent_user_count": pa.array([item.get("recent", 0) for item in items], pa.int64()),
                 "user_count": pa.array([item.get("users", 0) for item in items], pa.int64()),
+                "window_user_counts": pa.array(
+                    [item.get("windows", [0] * len(WINDOWS)) for item in items], pa.list_(pa.int64())
+                ),
+                "repeat_user_count": pa.array([item.get("repeats", 0) for item in items], pa.int64()),
+                "repeat_gap_days": pa.array([item.get("gap") for item in items], pa.float64()),
+                "age": pa.array([item.get("age") for item in items], pa.int32()),
+                "idle": pa.array([item.get("idle") for item in items], pa.int32()),
+                "categories": pa.array([item.get("categories", []) for item in items], pa.list_(pa.string())),
                 "factors": pa.array([item.get("factors") for item in items], vectors),
                 "vector": pa.array([item.get("vector") for item in items], vectors),
             }
         ),
-        pa.table(
-            {
-                "item_idx": pa.array([number[a] for a, _, _ in neighbours], pa.int32()),
-                "neighbour_idx": pa.array([number[b] for _, b, _ in neighbours], pa.int32()),
-                "similarity": pa.array([s for _, _, s in neighbours], pa.float64()),
-            }
-        ),
+        {
+            source: pa.table(
+                {
+                    "item_idx": pa.array([number[a] for a, _, _ in near], pa.int32()),
+                    "neighbour_idx": pa.array([number[b] for _, b, _ in near], pa.int32()),
+                    "similarity": pa.array([s for _, _, s in near], pa.float64()),
+                }
+            )
+            for source, near in (("cooccurrence", neighbours), ("linear", linear))
+        },
         pa.table(
             {
                 "segment": pa.array([name for name, _, _ in segments], pa.string()),
@@ -57,23 +73,34 @@ def batch(lists: list[dict[str, Any]]) -> pa.RecordBatch:
     def column(name: str, type_: pa.DataType, default: Any = None) -> pa.Array:
         return pa.array([row.get(name, default) for row in lists], type_)
 
-    floats, strings = pa.list_(pa.float32()), pa.list_(pa.string())
+    floats, strings, numbers = pa.list_(pa.float32()), pa.list_(pa.string()), pa.list_(pa.int32())
     return pa.RecordBatch.from_pydict(
         {
             "list_kind": column("list_kind", pa.string(), "user"),
             "list_key": column("list_key", pa.string(), "u"),
             "als_vector": column("als_vector", floats),
             "text_vector": column("text_vector", floats),
-            "recent_items": column("recent_items", strings),
+            "recent": column("recent", numbers),
             "segment": column("segment", pa.string()),
             "blocked_items": column("blocked_items", strings),
-            "masked": column("masked", pa.list_(pa.int32())),
+            "masked": column("masked", numbers),
+            **{name: column(name, numbers) for name in ("own", "own_days", "own_age", "own_span")},
+            "event_count": column("event_count", pa.int64()),
+            "item_count": column("item_count", pa.int64()),
+            "days_since_last": column("days_since_last", pa.int32()),
+            "categories": column("categories", strings),
+            "category_shares": column("category_shares", pa.list_(pa.float64())),
         }
     )
 
 
 def rows(lists: list[dict[str, Any]], items: Catalogue, counts: dict[str, int]) -> list[dict[str, Any]]:
-    return pa.Table.from_batches(list(nominate.candidates(batch(lists), items, counts))).to_pylist()
+    """Candidates of lists in their order: those of users as of users, all others as others."""
+    found = []
+    for of_users, some in itertools.groupby(lists, lambda row: row.get("list_kind", "user") == "user"):
+        batches = list(nominate.candidates(batch(list(some)), items, counts, of_users=of_users))
+        found += pa.Table.from_batches(batches).to_pylist()
+    return found
 
 
 def ranked(found: list[dict[str, Any]], source: str, key: str = "u") -> list[str]:
@@ -82,17 +109,23 @@ def ranked(found: list[dict[str, Any]], source: str, key: str = "u") -> list[str
     return [row["item_id"] for row in sorted(named, key=lambda row: row[f"{source}_rank"])]
 
 
-def reference(
-    row: dict[str, Any], items: list[dict[str, Any]], neighbours: Any, segments: Any, editorial: list[str], count: int
-) -> dict[str, Any]:
+def trend(item: dict[str, Any]) -> float:
+    return (item["windows"][WINDOWS.index(28)] + 1) / math.sqrt(item["users"] + 1)
+
+
+def reference(row: dict[str, Any], items: list[dict[str, Any]], near: Any, segments: Any, editorial: list[str],
+              count: int) -> dict[str, Any]:
     """item id -> {source: rank}, source and reason item of one list, by the definitions."""
     by_id = {item["id"]: item for item in items}
     own = by_id[row["list_key"]] if row["list_kind"] == "item" else {}
     factors, vector = row.get("als_vector") or own.get("factors"), row.get("text_vector") or own.get("vector")
     hidden = {items[n]["id"] for n in row.get("masked") or []} | set(row.get("blocked_items") or [])
     shown = [item for item in items if item.get("available", True) and item["id"] not in hidden]
-    recent = [i for i in row.get("recent_items") or [] if i in by_id]
-    similar = {(a, b): s for a, b, s in neighbours}
+    recent = [row["list_key"]] if own else [items[n]["id"] for n in row.get("recent") or []]
+    similar = {source: {(a, b): s for a, b, s in rows} for source, rows in near.items()}
+    habits = zip(*(row.get(name) or [] for name in ("own", "own_days", "own_age")), strict=True)
+    habit = {items[n]["id"]: days * 0.5 ** (age / 60) for n, days, age in habits}
+    trending = sorted(items, key=lambda item: (-item["windows"][1], -item["recent"], -item["users"], item["id"]))
     popular = sorted(items, key=lambda item: (-item["recent"], -item["users"], item["id"]))
 
     def dot(a: Any, b: Any) -> float:
@@ -102,13 +135,19 @@ def reference(
         lengths = math.sqrt(dot(a, a)) * math.sqrt(dot(b, b))
         return dot(a, b) / lengths if lengths else 0.0
 
-    def score(source: str, item: dict[str, Any]) -> float | None:
-        name = item["id"]
+    def score(source: str, item: dict[str, Any], *, is_rising: bool) -> float | None:
+        name, times = item["id"], trend(item) if is_rising else 1.0
         if source == "als":
             known = factors is not None and item["factors"] is not None
-            return (cosine if own else dot)(factors, item["factors"]) if known else None
-        if source == "cooccurrence":
-            return sum(similar.get((i, name), 0.0) / math.log2(n + 2) for n, i in enumerate(recent)) or None
+            rising = [float(np.float32(f) * np.float32(times)) for f in item["factors"] or ()]
+            return (cosine if own else dot)(factors, rising) if known else None
+        if source in similar:
+            shares = [similar[source].get((i, name), 0.0) * (1 / math.log2(n + 2)) for n, i in enumerate(recent)]
+            return sum(shares) * times if sum(shares) > 0 else None
+        if source == "habit":
+            return habit.get(name)
+        if source == "trending":
+            return -trending.index(item) if item["windows"][1] else None
         if source == "text":
             return dot(vector, item["vector"]) if vector is not None and item["vector"] is not None else None
         if source == "segment":
@@ -119,18 +158,23 @@ def reference(
 
     def reason(source: str, name: str) -> str | None:
         said: list[tuple[float, int, str]] = []
-        if source == "cooccurrence":
-            said = [(-similar.get((i, name), 0.0) / math.log2(n + 2), n, i) for n, i in enumerate(recent)]
+        if source in similar:
+            pairs = [(similar[source].get((i, name)), n, i) for n, i in enumerate(recent)]
+            said = [(-s * (1 / math.log2(n + 2)), n, i) for s, n, i in pairs if s is not None]
         if source == "text":
             near = [(n, i) for n, i in enumerate(recent) if i != name and by_id[i]["vector"] is not None]
             said = [(-dot(by_id[i]["vector"], by_id[name]["vector"]), n, i) for n, i in near]
         return min(said)[2] if said else None
 
     found: dict[str, Any] = {}
-    for source in SOURCES:
-        scored = [(np.float32(s), item["id"]) for item in shown if (s := score(source, item)) is not None]
+    for source, is_rising in itertools.product(SOURCES, (False, True)):
+        if is_rising and (source not in RISING or row["list_kind"] != "user"):
+            continue
+        scores = [(score(source, item, is_rising=is_rising), item["id"]) for item in shown]
+        scored = [(np.float32(s), name) for s, name in scores if s is not None]
         for rank, (_, name) in enumerate(sorted(scored, key=lambda pair: (-pair[0], pair[1]))[:count], 1):
-            found.setdefault(name, {})[source] = rank
+            before = found.setdefault(name, {}).get(source, count)
+            found[name][source] = min(rank, before)
     result = {}
     for name, ranks in found.items():
         source = min(ranks, key=lambda s: (ranks[s], SOURCES.index(s)))
@@ -139,7 +183,7 @@ def reference(
     return result
 
 
-def random_case(seed: int) -> tuple[list[dict[str, Any]], list[Any], list[Any], list[str], list[dict[str, Any]]]:
+def random_case(seed: int) -> tuple[list[dict[str, Any]], dict[str, Any], list[Any], list[str], list[dict[str, Any]]]:
     """A small world of whole numbers, so that scores are exact and ties are many."""
     rng = np.random.default_rng(seed)
     names = [f"i{n:02}" for n in range(int(rng.integers(1, 13)))]
@@ -156,12 +200,16 @@ def random_case(seed: int) -> tuple[list[dict[str, Any]], list[Any], list[Any], 
             "available": bool(rng.random() < 0.8),
             "recent": int(rng.integers(3)),
             "users": int(rng.integers(3)),
+            "windows": sorted(int(n) for n in rng.integers(0, 3, len(WINDOWS))),
             "factors": vector(2),
             "vector": vector(3),
         }
         for name in names
     ]
-    neighbours = [(a, b, float(rng.integers(1, 3)) / 2) for a in names for b in names if a != b and rng.random() < 0.3]
+    near = {
+        source: [(a, b, float(w) / 2) for a in names for b in names if a != b and (w := rng.choice(weights))]
+        for source, weights in (("cooccurrence", (0, 0, 1, 2)), ("linear", (0, 0, -1, 2)))
+    }
     segments = [(s, name, int(rng.integers(1, 3))) for s in ("new", "old") for name in names if rng.random() < 0.4]
     lists: list[dict[str, Any]] = [
         {
@@ -169,27 +217,29 @@ def random_case(seed: int) -> tuple[list[dict[str, Any]], list[Any], list[Any], 
             "list_key": f"u{n}",
             "als_vector": vector(2),
             "text_vector": vector(3),
-            "recent_items": some([*names, "unknown"], 4),
+            "recent": some(list(range(len(names))), 4),
             "segment": [None, "new", "old", "none"][rng.integers(4)],
             "blocked_items": some([*names, "unknown"], 2),
             "masked": some(list(range(len(names))), 5),
         }
         for n in range(5)
     ]
-    lists += [
-        {"list_kind": "item", "list_key": name, "recent_items": [name], "blocked_items": [name]} for name in names
-    ]
-    return items, neighbours, segments, some(names, 3), [*lists, {"list_kind": "everyone", "list_key": "everyone"}]
+    for row in lists:
+        row["own"] = some(list(range(len(names))), 4)
+        row |= {name: [int(n) for n in rng.integers(1, 4, len(row["own"]))] for name in ("own_days", "own_age")}
+        row |= {"own_span": row["own_days"], "event_count": len(row["own"]), "item_count": len(row["own"])}
+    lists += [{"list_kind": "item", "list_key": name, "blocked_items": [name]} for name in names]
+    return items, near, segments, some(names, 3), [*lists, {"list_kind": "everyone", "list_key": "everyone"}]
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_equals_the_reference(seed: int) -> None:
-    items, neighbours, segments, editorial, lists = random_case(seed)
-    found = rows(lists, catalogue(items, neighbours, segments, editorial), ALL)
+    items, near, segments, editorial, lists = random_case(seed)
+    found = rows(lists, catalogue(items, near["cooccurrence"], segments, editorial, near["linear"]), ALL)
     assert [(r["list_key"], r["item_id"]) for r in found] == [  # in order of list, then id; nothing twice
         (row["list_key"], name)
         for row in lists
-        for name in sorted(reference(row, items, neighbours, segments, editorial, 3))
+        for name in sorted(reference(row, items, near, segments, editorial, 3))
     ]
     for row in lists:
         got = {
@@ -197,7 +247,7 @@ def test_equals_the_reference(seed: int) -> None:
             for r in found
             if r["list_key"] == row["list_key"]
         }
-        assert got == reference(row, items, neighbours, segments, editorial, 3), row
+        assert got == reference(row, items, near, segments, editorial, 3), row
 
 
 def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +262,8 @@ def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
             "list_key": f"u{n}",
             "als_vector": list(rng.normal(size=16)),
             "text_vector": list(rng.normal(size=33)),
-            "recent_items": [names[i] for i in rng.permutation(150)[: n % 7]],
+            "recent": [int(i) for i in rng.permutation(150)[: n % 7]],
+            "event_count": n % 7,
             "masked": [n],
         }
         for n in range(60)
@@ -251,7 +302,7 @@ def test_a_new_item_is_found_by_its_text_alone() -> None:
             {"id": "old", "recent": 5, "factors": [1.0], "vector": [1.0, 0.0]},
         ]
     )
-    lists = [{"als_vector": [1.0], "text_vector": [1.0, 0.0], "recent_items": ["old"], "masked": [2]}]
+    lists = [{"als_vector": [1.0], "text_vector": [1.0, 0.0], "recent": [2], "masked": [2]}]
     found = rows(lists, items, dict.fromkeys(SOURCES, 1))
     new = next(row for row in found if row["item_id"] == "new")
     assert (new["source"], new["text_rank"], new["text_score"], new["because_item_id"]) == ("text", 1, 1.0, "old")
@@ -268,7 +319,7 @@ def test_similar_items_go_by_angle_and_never_name_the_item_itself() -> None:
         ]
     )
     found = rows(
-        [{"list_kind": "item", "list_key": "a", "recent_items": ["a"], "blocked_items": ["a"]}], items, OFF | {"als": 4}
+        [{"list_kind": "item", "list_key": "a", "blocked_items": ["a"]}], items, OFF | {"als": 4}
     )
     assert ranked(found, "als", "a") == ["c", "b", "d"]
     by_user = rows([{"als_vector": [1.0, 0.0], "masked": [0]}], items, OFF | {"als": 4})
@@ -287,7 +338,7 @@ def test_scores_are_recorded_as_the_source_means_them() -> None:
 def test_nothing_at_all() -> None:
     assert rows([{"list_key": "u"}], catalogue([]), ALL) == []
     assert rows([{"list_key": "u"}], catalogue([{"id": "a", "available": False, "recent": 1}]), ALL) == []
-    assert list(nominate.candidates(batch([]), catalogue([{"id": "a"}]), ALL)) == []
+    assert list(nominate.candidates(batch([]), catalogue([{"id": "a"}]), ALL, of_users=True)) == []
     # A model without factors for any known item, an encoder that has seen none of the texts.
     known = catalogue([{"id": "a"}])
     assert ranked(rows([{"als_vector": [1.0, 2.0], "text_vector": [1.0]}], known, ALL), "als") == []

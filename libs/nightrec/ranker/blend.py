@@ -1,0 +1,90 @@
+"""What the members of a ranker say together: a weighted mean of their scores, made a probability again.
+
+Members are the network and the trees. Each one's score is divided by its spread over the valid split, so that a weight
+means the same for all of them; the mean is turned into a probability by Platt's sigmoid (Platt 1999, "Probabilistic
+Outputs for Support Vector Machines"), which keeps the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Doubles = npt.NDArray[np.float64]
+
+# The least slope of a sigmoid.
+_FLAT = 0.01
+# What may be served, the simplest first: the members that are averaged.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "network": ("network",),
+    "trees": ("binary", "ranking"),
+    "all": ("network", "binary", "ranking"),
+}
+
+
+@dataclass(frozen=True)
+class Blend:
+    """`weight` of each member's score, and `slope` and `offset` of the sigmoid over their sum."""
+
+    weight: Mapping[str, float]
+    slope: float
+    offset: float
+
+    def probabilities(self, scores: Mapping[str, Doubles]) -> Doubles:
+        """(N,) in 0..1, of each member's (N,) scores."""
+        return sigmoid(self.slope * self.mean(scores) + self.offset)
+
+    def mean(self, scores: Mapping[str, Doubles]) -> Doubles:
+        """(N,) of no unit."""
+        total: Doubles = np.zeros(len(next(iter(scores.values()))))
+        for member, weight in self.weight.items():
+            total = total + weight * scores[member]
+        return total
+
+
+def chosen(
+    scores: Mapping[str, Doubles], labels: npt.NDArray[np.float32], worth: Callable[[Doubles], float]
+) -> tuple[Blend, dict[str, float]]:
+    """The choice of CHOICES whose mean is worth most on the valid split, and what each was worth; ties to the simpler.
+
+    Choices with a member that `scores` does not have are left out.
+    """
+    found: dict[str, float] = {}
+    blends: dict[str, Blend] = {}
+    for name, members in CHOICES.items():
+        if any(member not in scores for member in members):
+            continue
+        weight = {member: 1 / max(float(scores[member].std()), 1e-9) / len(members) for member in members}
+        mean = Blend(weight, 1.0, 0.0).mean(scores)
+        blends[name], found[name] = Blend(weight, *platt(mean, labels)), worth(mean)
+    return blends[max(found, key=lambda name: found[name])], found
+
+
+def sigmoid(x: Doubles) -> Doubles:
+    """1 / (1 + e^-x), without overflow."""
+    found: Doubles = np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
+    return found
+
+
+def platt(scores: Doubles, labels: npt.NDArray[np.float32], steps: int = 50) -> tuple[float, float]:
+    """Slope and offset of the sigmoid of `scores` with the least cross-entropy for `labels`, by Newton's method.
+
+    A slope below 0 would turn the order around; it is then so small that all get about the share of ones.
+    """
+    target = np.clip(labels.astype(np.float64), 0, 1)
+    share = min(max(float(target.mean()), 1e-9), 1 - 1e-9)
+    slope, offset = 0.0, float(np.log(share / (1 - share)))
+    for _ in range(steps):
+        p = sigmoid(slope * scores + offset)
+        weight = np.maximum(p * (1 - p), 1e-12)
+        gradient = np.array([((p - target) * scores).sum(), (p - target).sum()])
+        cross = (weight * scores).sum()
+        hessian = np.array([[(weight * scores**2).sum() + 1e-6, cross], [cross, weight.sum() + 1e-6]])
+        step = np.linalg.solve(hessian, gradient)
+        slope, offset = slope - float(step[0]), offset - float(step[1])
+        if np.abs(step).max() < 1e-9:
+            break
+    return (slope, offset) if slope > 0 else (_FLAT, float(np.log(share / (1 - share))) - _FLAT * float(scores.mean()))

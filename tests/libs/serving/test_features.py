@@ -1,0 +1,197 @@
+"""Features against their definitions, cell by cell, in a world of whole numbers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from test_nominate import batch, catalogue
+
+from nightrec.features import FEATURES, GROUPS, RISING, SCORED
+from nightrec.serving.features import features, scores
+from nightrec.serving.item_facts import percentiles
+from nightrec.serving.nominate import Lists
+from nightrec.tables import WINDOWS
+
+NAMES = [f"i{n}" for n in range(8)]  # i7 is not available
+
+
+def world() -> tuple[list[dict[str, Any]], dict[str, Any], list[Any], list[dict[str, Any]]]:
+    """Items, neighbours by source, segments and users' lists."""
+    rng = np.random.default_rng(4)
+    items = [
+        {
+            "id": name,
+            "available": name != "i7",
+            "users": int(rng.integers(1, 9)),
+            "windows": sorted(int(n) for n in rng.integers(0, 5, len(WINDOWS))),
+            "factors": [float(x) for x in rng.integers(-2, 3, 2)],
+            "vector": [float(x) for x in rng.integers(-1, 2, 3)],
+            "age": int(rng.integers(1, 50)),
+            "idle": int(rng.integers(0, 9)),
+            "repeats": int(rng.integers(0, 3)),
+            "gap": float(rng.integers(1, 30)),
+            "categories": [["x"], ["x", "y"], []][rng.integers(3)],
+        }
+        for name in NAMES
+    ]
+    items[3] |= {"age": None, "idle": None, "users": 0, "windows": [0] * len(WINDOWS), "gap": None, "repeats": 0}
+    near = {
+        source: [(a, b, float(w) / 2) for a in NAMES for b in NAMES if a != b and (w := rng.choice((0, 0, -1, 3)))]
+        for source in ("cooccurrence", "linear")
+    }
+    segments = [("s", name, int(rng.integers(1, 9))) for name in NAMES[:5]]
+    lists = [
+        {
+            "als_vector": [2.0, 1.0],
+            "text_vector": [1.0, 0.0, -1.0],
+            "recent": [2, 7, 0],
+            "segment": "s",
+            "own": [2, 7, 0, 5],
+            "own_days": [3, 1, 1, 2],
+            "own_age": [4, 4, 60, 90],
+            "own_span": [20, 0, 0, 8],
+            "event_count": 9,
+            "item_count": 4,
+            "days_since_last": 4,
+            "categories": ["x", "y", "gone"],
+            "category_shares": [0.25, 0.5, 0.1],
+        },
+        {"list_key": "little", "recent": [1], "own": [1], "own_days": [1], "own_age": [0], "own_span": [0],
+         "event_count": 1, "item_count": 1, "days_since_last": 0},
+    ]  # fmt: skip
+    return items, near, segments, lists
+
+
+@pytest.fixture
+def found() -> dict[tuple[int, str], dict[str, float]]:
+    """(list, item) -> feature -> value, of all available items; the second list has five of them."""
+    items, near, segments, lists = world()
+    known = catalogue(items, near["cooccurrence"], segments, linear=near["linear"])
+    rows = np.array([0] * 7 + [1] * 5)
+    columns = np.array([*range(7), 0, 2, 3, 5, 6])
+    values = features(Lists.of(batch(lists), known), known, rows, columns, np.arange(12))
+    assert values.dtype == np.float32 and np.isfinite(values).all()
+    cells = zip(rows.tolist(), columns.tolist(), values.tolist(), strict=True)
+    return {(row, NAMES[c]): dict(zip(FEATURES, v, strict=True)) for row, c, v in cells}
+
+
+def raw(row: dict[str, Any], source: str, item: dict[str, Any], near: Any, segments: Any) -> float:
+    """What a source says of an item, whether or not it nominates it."""
+    if source == "als":
+        return float(np.dot(row.get("als_vector", [0, 0]), item["factors"]))
+    if source == "text":
+        return float(np.dot(row.get("text_vector", [0, 0, 0]), item["vector"]))
+    if source == "habit":
+        own = dict(zip(row["own"], zip(row["own_days"], row["own_age"], strict=True), strict=True))
+        days, age = own.get(int(item["id"][1:]), (0, 0))
+        return days * 0.5 ** (age / 60)
+    if source == "segment":
+        return {(s, i): users for s, i, users in segments}.get((row.get("segment"), item["id"]), 0)
+    similar = {(a, b): s for a, b, s in near[source]}
+    return sum(similar.get((NAMES[n], item["id"]), 0) / math.log2(p + 2) for p, n in enumerate(row["recent"]))
+
+
+def test_scores_within_the_list(found: dict[tuple[int, str], dict[str, float]]) -> None:
+    items, near, segments, lists = world()
+    trend = {item["id"]: (item["windows"][3] + 1) / math.sqrt(item["users"] + 1) for item in items}
+    for number, row in enumerate(lists):
+        shown = [item for item in items if (number, item["id"]) in found]
+        for source in (*SCORED, *(f"{source}_rising" for source in RISING)):
+            plain = source.removesuffix("_rising")
+            values = {item["id"]: raw(row, plain, item, near, segments) for item in shown}
+            if plain != source:
+                values = {name: value * trend[name] if value > 0 else value for name, value in values.items()}
+            numbers = np.array([*values.values()])
+            spread = numbers.std()
+            for name, value in values.items():
+                told = found[number, name]
+                share = max(value / numbers.max(), -1) if numbers.max() > 0 else 0
+                z = (value - numbers.mean()) / spread if spread > 1e-9 else 0
+                place = math.log1p(sum(numbers > value + 1e-9))
+                expected = (share, z, place)
+                got = tuple(told[f"{source}_{part}"] for part in ("share", "z", "place"))
+                assert got == pytest.approx(expected, abs=1e-5), (number, name, source)
+
+
+def test_items_among_one_another(found: dict[tuple[int, str], dict[str, float]]) -> None:
+    items = {item["id"]: item for item in world()[0] if item["available"]}
+
+    def percentile(values: dict[str, float]) -> dict[str, float]:
+        below = {name: sum(other < value for other in values.values()) for name, value in values.items()}
+        ties = Counter(values.values())
+        return {name: (below[name] + (ties[value] - 1) / 2) / (len(values) - 1) for name, value in values.items()}
+
+    idle = max(item["idle"] or 0 for item in items.values()) + 1
+    ever = {name: item["users"] for name, item in items.items()}
+    for n, days in enumerate(WINDOWS):
+        users = {name: item["windows"][n] for name, item in items.items()}
+        percentiles_ = percentile(users)
+        for (_, name), told in found.items():
+            assert told[f"users_{days}_days_percentile"] == pytest.approx(percentiles_[name])
+            assert told[f"users_{days}_days_share"] == pytest.approx(users[name] / max(*users.values(), 1))
+    expected = {
+        "users_ever_percentile": percentile(ever),
+        "item_age_percentile": percentile({name: item["age"] or 0 for name, item in items.items()}),
+        "item_idle_percentile": percentile(
+            {name: idle if item["idle"] is None else item["idle"] for name, item in items.items()}
+        ),
+        "week_over_month_log": {
+            name: math.log((item["windows"][1] + 1) / (item["windows"][3] + 4)) for name, item in items.items()
+        },
+        "repeat_share": {name: item["repeats"] / max(item["users"], 1) for name, item in items.items()},
+        "repeat_gap_log": {
+            name: math.log1p(((item["gap"] or 0) * item["repeats"] + 90) / (item["repeats"] + 3))
+            for name, item in items.items()
+        },
+    }
+    for (_, name), told in found.items():
+        for feature, values in expected.items():
+            assert told[feature] == pytest.approx(values[name], abs=1e-6), (name, feature)
+
+
+def test_what_the_user_did_with_the_item_itself(found: dict[tuple[int, str], dict[str, float]]) -> None:
+    told = [found[0, "i2"][name] for name in GROUPS["own"]]
+    item = world()[0][2]
+    usual = (item["gap"] * item["repeats"] + 90) / (item["repeats"] + 3)
+    # 3 days of 7, 20 days from the first to the last: every 10 days; the last 4 days ago, as was the user.
+    assert told == pytest.approx([3, 3 / 7, math.log(5), math.log(11), 0.4, 4 / usual, 1.0], abs=1e-6)
+    assert found[0, "i5"]["own_age_over_user_age"] == pytest.approx(91 / 5)
+    assert found[0, "i0"]["own_gap_log"] == 0 == found[0, "i0"]["own_age_over_gap"]  # one day has no gap
+    assert [found[0, "i1"][name] for name in GROUPS["own"]] == [0] * 7
+    assert [found[1, "i2"][name] for name in GROUPS["own"]] == [0] * 7  # another user's
+
+
+def test_the_user_and_the_rest(found: dict[tuple[int, str], dict[str, float]]) -> None:
+    told = found[0, "i1"]
+    assert [told[name] for name in GROUPS["user"][:3]] == pytest.approx([math.log(10), math.log(5), math.log(5)])
+    mean = np.mean([found[0, name]["users_ever_percentile"] for name in ("i2", "i0", "i5")])  # i7 is not available
+    assert told["user_popularity_percentile"] == pytest.approx(mean)
+    shares = {"x": 0.25, "y": 0.5}
+    for item in world()[0]:
+        if item["available"]:
+            share = max((shares[name] for name in item["categories"]), default=0)
+            assert found[0, item["id"]]["category_share"] == share
+    assert all(found[1, name]["category_share"] == 0 for name in ("i0", "i2", "i3"))
+    assert [found[cell]["nomination_count"] for cell in found] == [*range(12)]
+
+
+def test_a_list_alone_and_none() -> None:
+    items, near, segments, lists = world()
+    known = catalogue(items, near["cooccurrence"], segments, linear=near["linear"])
+    both = Lists.of(batch(lists), known)
+    rows, columns = np.array([0, 0, 1]), np.array([1, 4, 2])
+    together = features(both, known, rows, columns, np.ones(3))
+    alone = features(Lists.of(batch(lists[1:]), known), known, np.array([0]), columns[2:], np.ones(1))
+    assert (together[2:] == alone).all()  # what other lists share its block changes nothing
+    none = np.empty(0, np.int64)
+    assert features(both, known, none, none, none).shape == (0, len(FEATURES))
+    assert set(scores(both, known, np.array([0, 2, 3]), columns)) == set(SCORED)
+
+
+def test_percentiles_share_places() -> None:
+    assert percentiles(np.array([5, 1, 5, 9])).tolist() == [0.5, 0.0, 0.5, 1.0]
+    assert percentiles(np.array([7])).tolist() == [0.0] and percentiles(np.empty(0)).tolist() == []
