@@ -10,6 +10,7 @@ The session needs horovod.processes task slots at once. Weights: MODEL_ID/model.
 from functools import partial
 from pathlib import Path
 
+from nightrec.errors import BadInput
 from nightrec.features import FEATURES
 from nightrec.launch import on_executors
 from nightrec.models import ranker_model_id
@@ -28,6 +29,8 @@ def run(night: Night) -> None:
     """
     settings, horovod, key = night.config.ranker, night.config.horovod, {"as_of_date": night.date}
     model_id = ranker_model_id(night.date, night.config)
+    if not night.store.rows(RANKER_EXAMPLES, key):
+        raise BadInput(f"ranker_examples: no example as of {night.date}; run ranker_examples for this date first")
     versions = {RANKER_EXAMPLES.name: night.store.version(RANKER_EXAMPLES)}
     examples = night.store.read(RANKER_EXAMPLES, key)
     earlier = trees.trained(examples.where("split = 'train'"), settings, horovod.processes) if settings.trees else {}

@@ -5,8 +5,8 @@ Examples/s are those of whole epochs, their evaluation included, from the second
 either case, as a rank on a 2-core host of two has; one process with both cores is shown too. Equal work: the losses of
 every epoch agree.
 
-Scoring: `with_score` in local[2] on rows whose features are computed and cached, to Spark's noop sink. The bare network
-is the same one in torch, in double precision, in one process, fed with slices of a matrix in memory: of 1,024, 4,096
+Scoring: `with_score` of a network alone in local[2] on rows whose features are cached, to Spark's noop sink. The bare
+network is the same one in torch, in double precision, in one process, fed with slices of a matrix in memory: of 1,024, 4,096
 and 16,384 rows, each with one thread and with two; the fastest counts. Equal work: the same score for every row.
 Everything is warm. What the compiled network reaches in memory with one thread is shown beside.
 """
@@ -32,10 +32,9 @@ from measure import Report, side_by_side
 from pyspark import cloudpickle
 
 from nightrec.config import Ranker, Spark
-from nightrec.launch import on_executors
 from nightrec.features import FEATURES
+from nightrec.launch import on_executors
 from nightrec.session import session
-from nightrec.tables import CANDIDATES, ITEM_PROFILES, USER_PROFILES
 
 CORES = 2
 # Thirty steps per epoch and eight; the default, 1,024, is meant for logs of some thousand examples.
@@ -62,7 +61,6 @@ def run(report: Report, *, smoke: bool) -> None:
             }
             _goal(report, rates)
         _scoring(report, spark, 5_000 if smoke else 1_000_000, 1 if smoke else 3)
-        _whole(report, spark, 50 if smoke else 2_000, 1 if smoke else 3)
     finally:
         spark.stop()
 
@@ -161,7 +159,7 @@ def _timed_training(read: Callable[[], Any], settings: Ranker, threads: int) -> 
 
     trainer._device, trainer.evaluate = bounded, timed
     try:
-        trained = trainer.train(read, settings)
+        trained = trainer.train(read, settings, {})
     finally:
         trainer._device, trainer.evaluate = device, evaluate
     epochs = [after - before for (_, before), (_, after) in itertools.pairwise(stamps)]
@@ -181,20 +179,20 @@ def _network(folder: Path) -> tuple[Path, str]:
     """A trained-looking network of the default size on disk, and its fingerprint."""
     import torch
 
-    from nightrec.ranker import model
+    from nightrec.ranker import members, model
+    from nightrec.ranker.blend import Blend
 
     torch.manual_seed(4)
     made = model.Network(torch.zeros(_WIDTH), torch.ones(_WIDTH), torch.tensor(-1.0), Ranker().hidden)
     file = folder / "model.safetensors"
-    return file, model.write(model.dumped(made), file)
+    return file, model.write(members.packed(model.dumped(made), {}, Blend({"network": 1.0}, 1.0, 0.0)), file)
 
 
 def _scoring(report: Report, spark: Any, rows: int, runs: int) -> None:
-    import safetensors.numpy
     import torch
     from pyspark.sql import functions as F
 
-    from nightrec.ranker import kernel, model, score
+    from nightrec.ranker import members, model, score
 
     case = f"scoring {rows} rows"
     # Values of 24 bits, which a float holds exactly, so that the matrix below is the same.
@@ -209,7 +207,7 @@ def _scoring(report: Report, spark: Any, rows: int, runs: int) -> None:
         file, sha256 = _network(Path(folder))
         blob = model.read(file, sha256)
     network = model.loaded(blob).double()
-    direct = kernel.compiled(safetensors.numpy.load(blob))
+    direct = members.unpacked(blob).network
 
     def bare(size: int, threads: int) -> Any:
         torch.set_num_threads(threads)
@@ -249,45 +247,3 @@ def _scoring(report: Report, spark: Any, rows: int, runs: int) -> None:
     )
     report.goal("ranker, scoring through Spark over the bare network", case, rates[ours] / best, 0.5, why=why)
     examples.unpersist()
-
-
-def _whole(report: Report, spark: Any, users: int, runs: int) -> None:
-    """`scored` with the features computed: a shuffle by list, joins with the profiles, then the network."""
-    from pyspark.sql import functions as F
-
-    from nightrec.ranker.score import scored
-
-    def frame(table: Any, base: Any, **columns: Any) -> Any:
-        """Rows of a contract from those of `base`; what is not named is NULL, or 0, or empty."""
-        empty = {"string": F.lit("-"), "date": F.lit("2026-03-10"), "timestamp": F.lit("2026-03-01")}
-        return base.select(*(
-            columns.get(column.name, F.lit(None) if column.nullable or "<" in column.type
-                        else empty.get(column.type, F.lit(0))).cast(column.type).alias(column.name)
-            for column in table.columns
-        )).cache()
-
-    each = 100
-    pairs = spark.range(0, users * each, 1, CORES)
-    item = F.concat(F.lit("i"), F.col("id") * 7919 % 5003)
-    candidates = frame(
-        CANDIDATES, pairs, list_kind=F.lit("user"), list_key=F.concat(F.lit("u"), (F.col("id") / each).cast("long")),
-        item_id=item, als_score=1 / (F.col("id") % each + 1), als_rank=F.col("id") % each + 1,
-    )
-    number = F.col("id")
-    items = frame(ITEM_PROFILES, spark.range(5003), item_id=F.concat(F.lit("i"), number), user_count=number)
-    people = frame(USER_PROFILES, spark.range(users), user_id=F.concat(F.lit("u"), number), event_count=number)
-    for part in (candidates, items, people):
-        part.count()
-    with tempfile.TemporaryDirectory() as folder:
-        file, sha256 = _network(Path(folder))
-        whole = scored(candidates, items, people, str(file), sha256, FEATURES)
-
-    def work() -> None:
-        whole.select("list_key", "item_id", "score").write.format("noop").mode("overwrite").save()
-
-    work()
-    seconds = side_by_side({"all of it": work}, runs)["all of it"]
-    report.figure(
-        f"features and scores of {users * each} candidates", "nightrec through Spark", "rows/s",
-        [users * each / value for value in seconds],
-    )

@@ -334,7 +334,7 @@ RANKER_MODELS = Table(
             "array<struct<epoch:int,train_loss:double,valid_loss:double,valid_ndcg:double>>",
             "metrics per epoch",
         ),
-        Column("choices", "map<string,double>", "NDCG on the latest cut of each blend; the largest, the simpler, serves"),
+        Column("choices", "map<string,double>", "NDCG on the latest cut of each blend; the largest serves"),
     ),
 )
 

@@ -118,7 +118,7 @@ def tables(rows: Any, encoder: str) -> dict[str, Any]:
                 "blocked_items": ["f", "unheard-of"],
             },
             {**night, "user_id": "cat", "event_count": 2, "recent_items": ["c", "a"], "segment": "south"},
-            {**night, "user_id": "dan", "event_count": 1, "recent_items": ["f"]},  # no segment, no factors, no embedding
+            {**night, "user_id": "dan", "event_count": 1, "recent_items": ["f"]},  # no segment, no vectors
             {**night, "user_id": "eve"},  # no history at all
             {**night, "user_id": "zed", "segment": "nowhere", "is_eligible": False},
         ],

@@ -10,10 +10,10 @@ import pytest
 from nightrec_jobs.ranker_model import run
 
 from nightrec.errors import BadInput
+from nightrec.features import FEATURES
 from nightrec.models import ranker_model_id
 from nightrec.night import Night
 from nightrec.ranker import model
-from nightrec.features import FEATURES
 from nightrec.store import arrow
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
 
@@ -55,5 +55,5 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
 
 
 def test_without_examples_it_says_what_to_run(training):
-    with pytest.raises(BadInput, match="no train example with an action; run ranker_examples for this date first"):
+    with pytest.raises(BadInput, match="no example as of 2026-03-10; run ranker_examples for this date first"):
         training.run("ranker_model", run)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from nightrec.errors import NightrecError
 
-
 # What `members` puts beside the network: trees by kind, each member's weight, the sigmoid.
 BESIDE = ("trees.", "weight.", "sigmoid")
 
@@ -106,7 +105,8 @@ def loaded(weights: bytes) -> Network:
     """The network of `dumped`, ready to score. Raises NightrecError where the bytes are not one."""
     try:
         # A ranker's file holds more than its network.
-        tensors = {name: value for name, value in safetensors.torch.load(weights).items() if not name.startswith(BESIDE)}
+        every = safetensors.torch.load(weights)
+        tensors = {name: value for name, value in every.items() if not name.startswith(BESIDE)}
         hidden = [len(tensors[f"layers.{n}.bias"]) for n in range(sum(name.endswith(".bias") for name in tensors) - 1)]
         network = Network(tensors["mean"], tensors["std"], tensors["shift"], hidden)
         network.load_state_dict(tensors)

@@ -24,6 +24,7 @@ from pyspark.sql import functions as F
 from nightrec.config import Candidates
 from nightrec.serving import cooccurrence, linear, nominate
 from nightrec.serving.catalogue import Catalogue
+from nightrec.serving.vectors import Vectors
 from nightrec.tables import CANDIDATES, SOURCES
 
 # What the kernel is told of a list; ids as strings, `recent`, `masked` and `own` as item numbers.
@@ -295,9 +296,16 @@ def within(items: Catalogue, limit: int, spark: SparkSession) -> Catalogue:
     folder = Path(tempfile.mkdtemp(prefix="nightrec-vectors-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     # Spark knows files by their names alone: that of the folder makes them this night's.
-    held = {"factors": items.factors, "rising": items.rising, "vectors": items.vectors}
-    for kind, vectors in held.items():
+
+    def laid(vectors: Vectors, kind: str) -> Vectors:
         name = folder / f"{folder.name}-{kind}.npy"
-        held[kind] = vectors.in_file(name, limit // 2)
+        in_file = vectors.in_file(name, limit // 2)
         spark.sparkContext.addFile(str(name))
-    return replace(items, **held)
+        return in_file
+
+    return replace(
+        items,
+        factors=laid(items.factors, "factors"),
+        rising=laid(items.rising, "rising"),
+        vectors=laid(items.vectors, "texts"),
+    )

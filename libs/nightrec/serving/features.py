@@ -33,7 +33,7 @@ def features(lists: Lists, items: Catalogue, rows: Ints, columns: Ints, nominate
     """(n, F) of the cells `rows`, `columns`, in order of their rows; `nominated` (n,) counts the sources of each."""
     offsets = np.searchsorted(rows, np.arange(len(lists) + 1))
     given = scores(lists, items, offsets, columns)
-    parts: list[npt.NDArray[np.floating]] = []
+    parts: list[npt.NDArray[np.number]] = []
     for source in SCORED:
         parts.append(_within(given[source], offsets))
     trend = items.trend[columns]
@@ -107,8 +107,8 @@ def user_facts(lists: Lists, items: Catalogue) -> Doubles:
         np.bincount(row[there], items.facts[column[there], FACTS.index(name)], len(lists)) / count
         for name in ("users_ever_percentile", "trend_percentile")
     ]
-    counts = (lists.event_count, lists.item_count, np.maximum(lists.days_since_last, 0))
-    return np.column_stack([*(np.log1p(values) for values in counts), *taste])
+    counts = (lists.event_count, lists.item_count, lists.days_since_last)
+    return np.column_stack([*(np.log1p(np.maximum(values, 0)) for values in counts), *taste])
 
 
 def _within(values: Floats, offsets: Ints) -> Floats:

@@ -63,6 +63,10 @@ def test_counts_windows_and_nothing_later(rows: Any, spark: Any) -> None:
         for key, row in found.items()
     }
     assert counts == {"a": (4, 3, 2, 1.0), "b": (1, 1, 1, 0.5), "shown": (0, 0, 0, 0.0)}
+    # Users by the age of their last event: u1 0 days, u2 6, u3 7; u1 alone came back, a day later.
+    assert found["a"]["window_user_counts"] == [1, 2, 3, 3, 3] and found["shown"]["window_user_counts"] == [0] * 5
+    assert (found["a"]["repeat_user_count"], found["a"]["repeat_gap_days"]) == (1, 1.0)
+    assert (found["b"]["repeat_user_count"], found["b"]["repeat_gap_days"]) == (0, None)
     assert (found["a"]["first_event_ts"], found["a"]["last_event_ts"]) == (at(3, 23, 59), at(10, 23, 59))
     assert found["shown"]["first_event_ts"] is None
     # Without a snapshot every item of the events may be shown, under its id.

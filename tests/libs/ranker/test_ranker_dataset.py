@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nightrec.errors import BadInput
-from nightrec.ranker.dataset import mapped_splits, write
 from nightrec.features import FEATURES
+from nightrec.ranker.dataset import mapped_splits, write
 
 EARLY, LATE, VALID = dt.date(2026, 1, 13), dt.date(2026, 1, 27), dt.date(2026, 2, 10)
 # In canonical order. The first feature is the row's number, the others are its hundredth.

@@ -51,7 +51,8 @@ def test_who_counts_and_what_is_positive(rows, users, events):
     frame = build(candidates, done)
     assert frame.columns == RANKER_EXAMPLES.names
     found = [
-        (row.user_id, row.item_id, row.label, row.cut_date, row.split, row.features) for row in frame.orderBy("item_id").collect()
+        (row.user_id, row.item_id, row.label, row.cut_date, row.split, row.features)
+        for row in frame.orderBy("item_id").collect()
     ]
     assert found == [("old", "a", 1.0, CUT, "valid", [7.0]), ("old", "b", 0.0, CUT, "valid", [7.0])]
     assert missed([done], found=1) == 1

@@ -14,7 +14,6 @@ from nightrec.ranker.blend import Blend
 from nightrec.ranker.score import scored
 from nightrec.tables import CANDIDATES
 
-
 VALUES = np.random.default_rng(9).normal(size=(30, len(FEATURES))).astype(np.float32)
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from nightrec.config import Ranker
 from nightrec.errors import BadInput, NightrecError, UsageError
+from nightrec.features import FEATURES
 from nightrec.launch import on_executors
 from nightrec.ranker import model
-from nightrec.features import FEATURES
 from nightrec.ranker.train import splits, train
 
 SETTINGS = Ranker(batch=256, epochs=3, hidden=(16, 8), dropout=0.3, negatives_share=1.0)

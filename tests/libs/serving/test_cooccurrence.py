@@ -24,7 +24,7 @@ def run(workers: list[list[list[list[int]]]], users: Any, is_available: Any) -> 
         frames = [
             pa.RecordBatch.from_pydict({"basket": pa.array(baskets, pa.list_(pa.int32()))}) for baskets in batches
         ]
-        counted += cooccurrence._counting(len(users))(iter(frames))
+        counted += cooccurrence.counting(len(users))(iter(frames))
     cut = cooccurrence._cutting(np.asarray(users), np.asarray(is_available), least=2, most=3)
     ordered = pa.Table.from_batches(counted, COUNTS).sort_by("item_idx")
     found = [row for batch in cut(iter(ordered.to_batches(max_chunksize=5))) for row in batch.to_pylist()]
