@@ -67,6 +67,25 @@ def benchmarks(results: list[dict[str, Any]]) -> str:
     return "\n".join([told, "", *lines, *(["", "Missed, and why:", *reasons] if reasons else [])])
 
 
+def growth(results: list[dict[str, Any]]) -> str:
+    """Seconds of each stage and the memory of its largest processes by size of the log, as a Markdown table."""
+    figures = [figure for found in results if found["benchmark"] == "growth" for figure in found["figures"]]
+    if not figures:
+        return "Not measured yet."
+    sizes = list(dict.fromkeys(figure["case"] for figure in figures))
+    cells = {(figure["contestant"], figure["case"]): figure for figure in figures}
+    lines = [f"| stage | {' | '.join(sizes)} |", f"|---|{'---|' * len(sizes)}"]
+    for stage in STAGES:
+        told = [_grown(cells[stage.name, size]) for size in sizes if (stage.name, size) in cells]
+        lines.append(f"| `{stage.name}` | {' | '.join(told)} |")
+    return "\n".join(lines)
+
+
+def _grown(figure: dict[str, Any]) -> str:
+    facts = figure["facts"]
+    return f"{figure['median']:.0f} s, {facts['jvm_GiB']:.1f} + {facts['python_GiB']:.1f} GiB"
+
+
 def results(root: Path) -> list[dict[str, Any]]:
     """The kept results of a checkout's benchmarks, by name."""
     return [json.loads(file.read_text(encoding="utf-8")) for file in sorted((root / RESULTS).glob("*.json"))]
@@ -77,7 +96,13 @@ def readme(text: str, measured: list[dict[str, Any]]) -> str:
 
     Raises ValueError where a pair of marks is missing.
     """
-    for name, made in {"stages": stages(), "tables": tables(), "benchmarks": benchmarks(measured)}.items():
+    parts = {
+        "stages": stages(),
+        "tables": tables(),
+        "benchmarks": benchmarks(measured),
+        "growth": growth(measured),
+    }
+    for name, made in parts.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not marked.search(text):
             raise ValueError(f"the README has no <!-- {name} --> ... <!-- /{name} -->")

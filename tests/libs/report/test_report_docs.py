@@ -24,7 +24,7 @@ def test_nothing_generated_is_stale() -> None:
 
 def test_a_stale_readme_is_found(tmp_path: Path) -> None:
     (tmp_path / "infra/config").mkdir(parents=True)
-    marks = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("stages", "tables", "benchmarks"))
+    marks = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("stages", "tables", "benchmarks", "growth"))
     (tmp_path / "README.md").write_text(marks, encoding="utf-8")
     assert docs.stale(tmp_path) == [tmp_path / "README.md", tmp_path / "infra/config/reference.toml"]
     for file, text in docs.generated(tmp_path).items():
@@ -48,6 +48,18 @@ def test_what_was_measured_is_told_with_the_reason_of_a_miss() -> None:
     assert "| als | als beside x | 21 | at least 20 | met |" in told
     assert "| als | growth | 1.31 | at most 1.1 | missed |" in told
     assert told.endswith("Missed, and why:\n- growth: the sort")
+
+
+def test_growth_is_told_by_stage_and_size() -> None:
+    facts = {"processor_s": 9, "jvm_GiB": 1.25, "python_GiB": 0.5}
+    figures = [
+        {"case": f"{size} M events", "contestant": name, "median": size * 10.0, "facts": facts}
+        for size in (1, 5)
+        for name in ("clean_events_14_days_before", *(stage.name for stage in STAGES))
+    ]
+    lines = docs.growth([{"benchmark": "growth", "figures": figures}]).splitlines()
+    assert lines[0] == "| stage | 1 M events | 5 M events |" and len(lines) == 2 + len(STAGES)
+    assert lines[2] == "| `clean_events` | 10 s, 1.2 + 0.5 GiB | 50 s, 1.2 + 0.5 GiB |"
 
 
 def test_every_default_of_the_reference_is_the_default() -> None:
