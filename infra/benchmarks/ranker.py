@@ -6,8 +6,8 @@ either case, as a rank on a 2-core host of two has; one process with both cores 
 every epoch agree.
 
 Scoring: `with_score` of a network alone in local[2] on rows whose features are cached, to Spark's noop sink. The bare
-network is the same one in torch, in double precision, in one process, fed with slices of a matrix in memory: of 1,024, 4,096
-and 16,384 rows, each with one thread and with two; the fastest counts. Equal work: the same score for every row.
+network is the same one in torch, in double precision, in one process, fed with slices of a matrix in memory: of 1,024,
+4,096 and 16,384 rows, with one thread and with two; the fastest counts. Equal work: the same score for every row.
 Everything is warm. What the compiled network reaches in memory with one thread is shown beside.
 """
 
