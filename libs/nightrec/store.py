@@ -41,10 +41,13 @@ _PROPERTIES: dict[str, str | None] = {
     "delta.dataSkippingNumIndexedCols": "0",
     "delta.minReaderVersion": "1",
     "delta.minWriterVersion": "4",
-    # Whoever opens a table reads all commits since the last checkpoint. deltalake, which writes the books of 15 stages
-    # a night, waits for 100 commits: opening the ledger then took 48 ms, 45 times a night.
-    "delta.checkpointInterval": "10",
+    # The store writes checkpoints itself: Spark took 0.8 to 1 s for each, in every tenth night for most tables at once.
+    "delta.checkpointInterval": "1000000",
 }
+
+# Commits from one checkpoint to the next: whoever opens a table reads all commits since the last. Without any, opening
+# the ledger took 48 ms, 45 times a night.
+_CHECKPOINT_EVERY = 10
 
 # A partition of so many files below SMALL_FILE bytes is compacted: two weeks of books or of new texts. Reading a small
 # file costs 2 to 10 ms whatever it holds, and nobody would ever write a partition anew that is no date's.
@@ -250,6 +253,7 @@ class Store:
         except Exception as error:
             raise _explained(table, error) from error
         commit = Commit(int(target.version()), len(rows))
+        _checkpoint(target, 1)
         self._compact(table, target)
         return commit
 
@@ -357,6 +361,7 @@ class Store:
         files = pa.table(target.get_add_actions(flatten=True))
         if files.num_rows < MANY_FILES:
             return
+        before = int(target.version())
         columns = [f"partition.{name}" for name in table.partition]
         small = files.filter(pc.field("size_bytes") < SMALL_FILE)
         counted = small.group_by(columns).aggregate([("size_bytes", "count")])
@@ -367,6 +372,7 @@ class Store:
                 max_concurrent_tasks=1,
                 commit_properties=CommitProperties(custom_metadata={"userMetadata": self._metadata(table)}),
             )
+        _checkpoint(target, int(target.version()) - before)
 
     def version(self, table: Table) -> int:
         """Latest version of a table; -1 where it does not exist yet."""
@@ -412,11 +418,20 @@ class Store:
         last = target.history(1)[0]
         if json.loads(last.get("userMetadata") or "{}").get("run_id") != self.run_id:
             raise Fenced(f"{table.name}: another attempt committed version {token} before run {self.run_id} did")
+        _checkpoint(target, 1)
         metrics = {k: int(v) for k, v in (last.get("operationMetrics") or {}).items() if str(v).isdigit()}
         return Commit(int(target.version()), metrics.get("numOutputRows", 0), metrics)
 
     def _metadata(self, table: Table) -> str:
         return json.dumps({"run_id": self.run_id, "stage": table.stage or "ledger"}, sort_keys=True)
+
+
+def _checkpoint(target: DeltaTable, commits: int) -> None:
+    """Write a checkpoint where one of the last so many commits is the tenth since the one before, and drop the log's
+    files that are older than the table's retention of its log."""
+    if int(target.version()) % _CHECKPOINT_EVERY < commits:
+        target.create_checkpoint()
+        target.cleanup_metadata()
 
 
 class _session_options:

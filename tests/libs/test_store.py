@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,6 +176,26 @@ def test_the_books_of_many_nights_lie_in_few_files(first: Store) -> None:
         assert len(files_of(first, LEDGER)) < 3
     first.put(LEDGER, [line | {"run_date": MONDAY, "row_count": 9}], {"run_date": MONDAY, "stage": "audit"})
     assert sorted(row["row_count"] for row in arrow(first.warehouse, LEDGER).to_pylist()) == [1, 2, 3, 4, 5, 6, 9]
+
+
+def test_every_tenth_commit_is_a_checkpoint_whoever_made_it(first: Store, rows: Rows, spark: SparkSession) -> None:
+    """The first commit creates a table, so the tenth write is its version 10; the ledger's books lie a stage apart."""
+    days = [MONDAY + dt.timedelta(days=n) for n in range(11)]
+    for n, day in enumerate(days):
+        first.replace(SHORTFALLS, rows(SHORTFALLS, [short(day, "a")]), {"run_date": day})
+        books = {"run_date": day, "stage": "audit", "fate": "read", "reason": "", "row_count": n, "run_id": "first"}
+        first.put(LEDGER, [books], {"run_date": day, "stage": "audit"})
+    for table in (SHORTFALLS, LEDGER):
+        log = Path(location(first.warehouse, table), "_delta_log")
+        assert [file.name for file in log.glob("*.checkpoint.parquet")] == [f"{10:020}.checkpoint.parquet"]
+    # Both readers begin at it: the commits before it are gone, and nothing is missing.
+    for file in Path(location(first.warehouse, SHORTFALLS), "_delta_log").glob("*.json"):
+        if int(file.stem) < 10:
+            file.unlink()
+    assert keys(first) == [(day, "a") for day in days]
+    copy = f"{first.warehouse}/copy"  # no session has opened it before
+    shutil.copytree(location(first.warehouse, SHORTFALLS), copy)
+    assert spark.read.format("delta").load(copy).count() == len(days)
 
 
 def test_an_older_attempt_is_refused_after_a_newer_ones_commit(first: Store, rows: Rows, spark: SparkSession) -> None:

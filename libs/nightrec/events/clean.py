@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _CONTENT = ("user_id", "item_id", "event_type", "event_ts", "value", "text")
 # From here on a file per date and task would be too many small ones.
 MANY_DATES = 8
-# Rows per file of a few dates, some MB. A file per task slowed later nights, which open all files: 16 ms each.
+# Rows per file of a few dates, some MB: later nights open all files, so a small day should be one of them.
 FILE_ROWS = 100_000
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
