@@ -30,7 +30,7 @@ _PAIRS = 2**23
 _CUT = 2**21
 # Neighbours of an item in one row of the shuffle: an Arrow batch has 10,000 rows, however long they are.
 _PIECE = 1024
-_COUNTS = "item_idx int, neighbour_idx array<int>, users array<int>"
+COUNTS = "item_idx int, neighbour_idx array<int>, users array<int>"
 _NEIGHBOURS = "item_idx int, neighbour_idx int, similarity double"
 
 
@@ -43,7 +43,7 @@ def neighbours(
     counted inside each worker and only the counts are shuffled, by item. A task of the cut meets its share of the items
     one after the other and holds some of them at a time. Ties go to the smaller number.
     """
-    counts = baskets.select("basket").mapInArrow(_counting(len(users)), _COUNTS)
+    counts = baskets.select("basket").mapInArrow(counting(len(users)), COUNTS)
     cut = _cutting(users, is_available, settings.min_cooccurrence, settings.neighbours)
     by_item = counts.repartition(partitions, "item_idx").sortWithinPartitions("item_idx")
     return by_item.mapInArrow(cut, _NEIGHBOURS)
@@ -68,7 +68,12 @@ def nearest(
     return rows[kept], columns[kept], similarity[kept]
 
 
-def _counting(width: int) -> Callable[[Batches], Batches]:
+def counting(width: int) -> Callable[[Batches], Batches]:
+    """From batches of `basket` (distinct numbers below `width`) to COUNTS: the users who share each pair of items.
+
+    A pair may come in several rows, whose users are to be added up.
+    """
+
     def count(batches: Batches) -> Batches:
         total = sparse.csr_matrix((width, width), dtype=np.int32)
         for batch in batches:
