@@ -30,6 +30,11 @@ SMOKE = {"tiny": (20_000, 500, 300)}
 # half an hour, and the others' first is as long as their later ones.
 ITERATIONS = 3
 
+SECOND = (
+    "the half-steps alone are 1.86 times as fast (25 M, rank 64: 2.97 s in one process, 1.60 s in two); the rest goes "
+    "into waiting for the slower process, whose blocks have more entries or whose core was taken"
+)
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -89,7 +94,7 @@ def one_case(report: Report, case: str, file: Path, rank: int, spark_iterations:
     one, two = found["nightrec, 1 worker"], found["nightrec, 2 workers"]
     report.check(f"{case} second worker", one.losses == two.losses, "the same losses with 1 and 2 workers, to the bit")
     ratio = medians["nightrec, 1 worker"] / medians["nightrec, 2 workers"]
-    report.goal(f"{case} second worker", f"{case} second worker", ratio, 1.7)
+    report.goal(f"{case} second worker", f"{case} second worker", ratio, 1.7, why=SECOND)
     bound = _bound(file, rank)
     report.note(f"{case}: a worker's training may take {bound / 2**30:.2f} GiB by the formula of nightrec.als.train")
     report.goal(f"{case} worker memory", case, max(two.added) / bound, 1, at_most=True)

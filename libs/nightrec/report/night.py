@@ -129,7 +129,7 @@ def render(config: Config, night: date, users: Sequence[str], time: str, quality
     ]
     for user in users:
         parts += ["", show.render(show.show(config, user, night))]
-    parts += ["", quality_line(quality), "", places(config), "", f"{time} Try next:"]
+    parts += ["", quality_line(quality), "", places(config), "", time, "Try next:"]
     return Group(*parts)
 
 

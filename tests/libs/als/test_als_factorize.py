@@ -133,11 +133,12 @@ def test_blocks_that_come_one_by_one_give_the_same_bits(rows: Any) -> None:
 def test_processes_of_one_host_share_and_those_of_two_send_with_the_same_bits(rows: Any) -> None:
     def of_two_hosts(plan: Plan, batches: Any) -> Any:
         """The training, in processes that each think they are alone on their host."""
-        before, hvd.local_size = hvd.local_size, lambda: 1
+        before = hvd.local_size, hvd.local_rank
+        hvd.local_size, hvd.local_rank = (lambda: 1), (lambda: 0)
         try:
             return train(plan, batches)
         finally:
-            hvd.local_size = before
+            hvd.local_size, hvd.local_rank = before
 
     def sharing(plan: Plan, batches: Any) -> Any:
         """The training, and how many matrices this process held in memory of the host's first."""
