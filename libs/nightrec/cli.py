@@ -174,6 +174,38 @@ def report(config: ConfigOption, date: NightOption = None, json: JsonOption = Fa
     _answer(books.as_dict(lines), books.render(lines), json)
 
 
+@app.command(rich_help_panel="Look")
+def evaluate(
+    config: ConfigOption,
+    cuts: Annotated[int, typer.Option(min=1, help="cuts in time, the last as late as the log permits")] = 3,
+    days: Annotated[int, typer.Option(min=1, help="days after each cut that are judged, and between cuts")] = 14,
+    json: JsonOption = False,
+) -> None:
+    """How good the lists would have been: nights as of past cuts, judged on what came after, beside simple baselines.
+
+    Trains anew at every cut, in a warehouse of its own below the reports' folder. Minutes per cut.
+
+    Example: `nightrec evaluate --config var/demo/nightrec.toml --days 28`
+    """
+    from nightrec.evaluation import protocol
+    from nightrec.night import die_with_parent
+    from nightrec.progress import StageProgress
+    from nightrec.report import evaluation as page
+    from nightrec.session import session
+
+    settings = protocol.apart(configuration.load(config))
+    wanted = protocol.cuts(settings, cuts, days)
+    die_with_parent()
+    spark = session(settings.spark, "nightrec evaluate", warm=True)
+    console = Console(stderr=True, highlight=False)
+    try:
+        _watched(protocol.walk(spark, settings, wanted, days, StageProgress(spark, console)), console)
+        judged = protocol.judge(spark, settings, wanted, days)
+    finally:
+        spark.stop()
+    _answer(page.as_dict(judged), page.render(judged, protocol.OURS, settings.lists.k, days), json)
+
+
 @app.command(rich_help_panel="Set up")
 def doctor(
     config: Annotated[

@@ -42,7 +42,8 @@ class Items:
     @property
     def trend(self) -> Floats:
         """N: recent users against what an item of that size has gathered."""
-        return ((self.users[:, EVER - 1] + 1) / np.sqrt(self.users[:, EVER] + 1)).astype(np.float32)
+        trend: Doubles = (self.users[:, EVER - 1] + 1) / np.sqrt(self.users[:, EVER] + 1)
+        return trend.astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,13 @@ class Judged:
     coverage: float
 
 
+def apart(config: Config) -> Config:
+    """The same deployment with tables, models and exports of its own, below its folder of reports."""
+    root = f"{config.paths.reports}/evaluation"
+    own = {name: f"{root}/{name}" for name in ("warehouse", "models", "exports")}
+    return config.model_copy(update={"paths": config.paths.model_copy(update=own)})
+
+
 def cuts(config: Config, count: int, days: int) -> list[date]:
     """The last `count` dates, `days` apart, that have `days` of arrived events after them. Raises UsageError where the
     log is too short to train before the first."""
