@@ -42,8 +42,8 @@ class Items:
     @property
     def trend(self) -> Floats:
         """N: recent users against what an item of that size has gathered."""
-        trend: Doubles = (self.users[:, EVER - 1] + 1) / np.sqrt(self.users[:, EVER] + 1)
-        return trend.astype(np.float32)
+        trend: Floats = ((self.users[:, EVER - 1] + 1) / np.sqrt(self.users[:, EVER] + 1)).astype(np.float32)
+        return trend
 
 
 @dataclass(frozen=True)

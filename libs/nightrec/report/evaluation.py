@@ -33,7 +33,8 @@ def render(judged: Sequence[Judged], ours: str, k: int, days: int) -> Renderable
     for one in pooled:
         figures = (f"{one.figures[name].mean:.3f}" for name in _COLUMNS)
         gain = "" if one.method == ours else f"{one.gain.mean:+.3f} ({one.gain.low:+.3f} to {one.gain.high:+.3f})"
-        table.add_row(one.method, *figures, f"{one.coverage:.3f}", gain, style="bold" if one.method == ours else "")
+        name = f"{one.method} ({one.setting})" if one.setting else one.method
+        table.add_row(name, *figures, f"{one.coverage:.3f}", gain, style="bold" if one.method == ours else "")
     lines = [Text(_cut_line([one for one in judged if one.cut == cut], ours)) for cut in cuts(judged)]
     users = pooled[0].figures["ndcg"].users
     about = f"What {users:,} users did in the {days} days after {len(cuts(judged))} cuts, over the whole catalogue:"
@@ -66,6 +67,7 @@ def as_dict(judged: Sequence[Judged]) -> list[dict[str, Any]]:
         {
             "cut": one.cut.isoformat() if one.cut else None,
             "method": one.method,
+            "setting": one.setting,
             "coverage": one.coverage,
             "gain": plain(one.gain),
             **{name: plain(figure) for name, figure in one.figures.items()},
