@@ -97,7 +97,8 @@ def habit(half_life: float) -> Method:
         def score(histories: Histories) -> Floats:
             own = histories.counts.copy()
             own.data = own.data * np.maximum(0.5 ** ((histories.ages.data - 1) / half_life), 1e-11)
-            return np.asarray(own.todense(), np.float32) + fill
+            scores: Floats = np.asarray(own.todense(), np.float32) + fill
+            return scores
 
         return score
 
