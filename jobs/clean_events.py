@@ -8,11 +8,13 @@ with those after the first of them: what an earlier date brings makes duplicates
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import Any
 
 from nightrec import raw
 from nightrec.errors import BadInput
-from nightrec.events.clean import classified, clean_events, fate_counts, rejected_events
+from nightrec.events.clean import classified, clean_events, fate_counts, in_few_files, rejected_events
 from nightrec.night import Night, main
 from nightrec.store import arrow
 from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS
@@ -28,8 +30,9 @@ def run(night: Night) -> None:
     earlier = night.read(CLEAN_EVENTS, {"ingest_date": before}) if before else None
     with raw.readable(), classified(lines, earlier, night.config.events, night.config.event_weights()) as found:
         counts = fate_counts(found).toArrow().to_pylist()
-        night.replace(REJECTED_EVENTS, rejected_events(found.events, len(dates)), where)
-        night.replace(CLEAN_EVENTS, clean_events(found.events, len(dates)), where)
+        rejected, kept = _rows(counts, "rejected"), _rows(counts, "accepted", "late")
+        night.replace(REJECTED_EVENTS, in_few_files(rejected_events(found.events), rejected, len(dates)), where)
+        night.replace(CLEAN_EVENTS, in_few_files(clean_events(found.events), kept, len(dates)), where)
     for day in dates:
         # Also a date without lines has books: they are how the next night knows what was cleaned, and of which files.
         night.book("read", 0, ingest_date=day)
@@ -60,6 +63,10 @@ def booked(night: Night) -> dict[date, tuple[int, int]]:
     days = {row["run_date"] for row in rows if row["run_date"] <= night.date}
     counts = {(row["run_date"], row["fate"]): row["row_count"] for row in rows}
     return {day: (counts[day, "read"], counts.get((day, "files"), 0)) for day in days}
+
+
+def _rows(counts: Sequence[Mapping[str, Any]], *fates: str) -> int:
+    return sum(row["row_count"] for row in counts if row["fate"] in fates)
 
 
 def _files(root: str, day: date) -> int:

@@ -3,7 +3,7 @@
 spark-submit jobs/outcomes.py --config nightrec.toml --date 2026-03-10
 """
 
-from pyspark.sql import functions as F
+from datetime import timedelta
 
 from nightrec.night import Night, main
 from nightrec.serving.outcomes import joined, outcomes
@@ -12,7 +12,8 @@ from nightrec.tables import CLEAN_EVENTS, OUTCOMES, RANKED_TOPK
 
 def run(night: Night) -> None:
     tonight = night.read(CLEAN_EVENTS, {"ingest_date": night.date})
-    ranked = night.store.read(RANKED_TOPK).where(F.col("run_date") <= F.lit(night.date))
+    nights = [night.date - timedelta(days=ago) for ago in range(night.config.lists.attribution_days + 1)]
+    ranked = night.read(RANKED_TOPK, {"run_date": nights})
     events = joined(tonight, ranked).persist()
     night.replace(OUTCOMES, outcomes(events, night.date))
     night.book("unknown_list", events.where("list_kind IS NULL").count(), "events")

@@ -26,6 +26,10 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 # Days of events before the first night: its models learn from two past cuts a week apart.
 BEFORE = 30
 _COPIED = ("warehouse", "exports")
+WHY = (
+    "of 4.8 s more, 1.8 are clean_events, which reads the keys of every earlier day, about three small files each; "
+    "1.0 each published_topk and outcomes, 0.8 ranked_topk, whose folders and logs hold every night so far"
+)
 
 
 @dataclass
@@ -52,7 +56,7 @@ def run(report: Report, *, smoke: bool) -> None:
     report.figure("all nights", "in order", "s", found.nights)
     report.check(case, not found.differing, "each night run again publishes the lists of its first run")
     ratio = statistics.median(total[nights]) / statistics.median(total[early])
-    report.goal("sixty nights", case, ratio, 1.2, at_most=True)
+    report.goal("sixty nights", case, ratio, 1.2, at_most=True, why=WHY)
     first, last = (statistics.median(found.nights[at:][:3]) for at in (early - 2, nights - 3))
     report.note(f"as they came, while the session warmed up: nights {early - 1} to {early + 1} {first:.1f} s each, "
                 f"the last three {last:.1f} s")  # fmt: skip

@@ -213,6 +213,9 @@ class Lists(_Section):
     """What is published."""
 
     k: Positive = Field(10, description="items per list")
+    attribution_days: Positive = Field(
+        14, description="an event counts for the list it names if that list was last ranked at most so many days before"
+    )
 
 
 class Audit(_Section):

@@ -85,6 +85,19 @@ def over_partitions(
     return [results[number] for number in range(processes)]
 
 
+def from_first_of_host(value: T) -> T:
+    """What the first process (local rank 0) of this process's host gave as `value`; all processes of the job take part.
+
+    Hosts are told apart by name, as ranks are dealt: Horovod's cross rank counts the hosts of each local rank anew, so
+    the processes of one host differ in it where hosts have unlike numbers of them.
+    """
+    import horovod.torch as hvd
+
+    host = socket.gethostname()
+    told: list[tuple[str, int, T]] = hvd.allgather_object((host, hvd.local_rank(), value))
+    return next(given for name, local_rank, given in told if (name, local_rank) == (host, 0))
+
+
 def _await_slots(spark: SparkSession, processes: int, timeout_s: int) -> None:
     """Wait until the session can run all ranks at once; executors of a cluster may still be on their way."""
     java: Any = spark.sparkContext._jsc.sc()

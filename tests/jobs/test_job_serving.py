@@ -21,6 +21,7 @@ from nightrec.tables import (
     NIGHT_MODELS,
     OUTCOMES,
     PUBLISHED_TOPK,
+    RANKED_TOPK,
     RANKER_MODELS,
     SHORTFALLS,
     USER_PROFILES,
@@ -201,3 +202,24 @@ def test_from_candidates_to_files(ready, rows):
 def test_a_ranker_that_was_never_trained(ready):
     with pytest.raises(UsageError, match="no ranker mine; trained: ranker"):
         ranker_row(ready.store.warehouse, "mine")
+
+
+def test_a_list_counts_for_as_many_days_as_the_config_says(ready, rows):
+    ready.run("ranked_topk", ranked_topk.run)
+    [named, *_] = [
+        row for row in arrow(ready.store.warehouse, RANKED_TOPK).to_pylist() if row["list_key"] == "old"
+    ]
+    for days_later, found in ((14, 1), (15, 0)):
+        night = ready.at(NIGHT + dt.timedelta(days=days_later))
+        event = {
+            "event_key": f"{days_later} days later",
+            "user_id": "old",
+            "item_id": named["item_id"],
+            "event_type": "click",
+            "weight": 1.0,
+            "context": {"list_id": named["list_id"]},
+        }
+        where = {"ingest_date": night.date}
+        night.store.replace(CLEAN_EVENTS, rows(CLEAN_EVENTS, [event | where]), where)
+        assert night.run("outcomes", outcomes.run).rows("unknown_list") == 1 - found
+        assert arrow(night.store.warehouse, OUTCOMES, {"run_date": night.date}).num_rows == found

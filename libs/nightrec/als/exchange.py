@@ -51,7 +51,7 @@ class Part:
 
     def settle(self) -> None:
         """Wait until all processes have solved their rows, and have those of other hosts come. All take part."""
-        if self.whole is None or hvd.size() == 1:
+        if self.whole is None:
             return
         if hvd.local_size() == hvd.size():
             hvd.barrier()

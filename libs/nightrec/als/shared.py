@@ -8,21 +8,12 @@ from __future__ import annotations
 
 import mmap
 import os
-import socket
-from dataclasses import dataclass
 
 import horovod.torch as hvd
 import numpy as np
 
 from nightrec.als.objective import Floats
-
-
-@dataclass(frozen=True)
-class _Process:
-    host: str
-    is_first: bool
-    id: int
-    descriptor: int
+from nightrec.launch import from_first_of_host
 
 
 def shared_matrix(rows: int, width: int) -> Floats:
@@ -37,11 +28,9 @@ def shared_matrix(rows: int, width: int) -> Floats:
     descriptor = os.memfd_create("nightrec") if is_first else -1
     if is_first:
         os.ftruncate(descriptor, size)
-    mine = _Process(socket.gethostname(), is_first, os.getpid(), descriptor)
-    every: list[_Process] = hvd.allgather_object(mine)
-    first = next(one for one in every if one.is_first and one.host == mine.host)
+    file = from_first_of_host(f"/proc/{os.getpid()}/fd/{descriptor}")
     if not is_first:
-        descriptor = os.open(f"/proc/{first.id}/fd/{first.descriptor}", os.O_RDWR)
+        descriptor = os.open(file, os.O_RDWR)
     memory = mmap.mmap(descriptor, size)
     hvd.barrier()  # the first one's descriptor must be open until all have theirs
     os.close(descriptor)

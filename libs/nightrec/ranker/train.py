@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from nightrec.config import Ranker
 from nightrec.errors import UsageError
+from nightrec.launch import from_first_of_host
 from nightrec.ranker.dataset import Read, Split, mapped_splits, write
 from nightrec.ranker.model import DropoutMasks, Network, dumped, flattened
 
@@ -119,8 +120,9 @@ def splits(read: Read) -> tuple[Split, Split]:
     try:
         if folder:
             write(read(), folder)
-        folders: list[tuple[int, Path | None]] = hvd.allgather_object((hvd.cross_rank(), folder))
-        mapped = mapped_splits(next(found for host, found in folders if host == hvd.cross_rank() and found))
+        written = from_first_of_host(folder)
+        assert written is not None  # it is the host's first process that writes
+        mapped = mapped_splits(written)
         hvd.barrier()
     finally:
         if folder:

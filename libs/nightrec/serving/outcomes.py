@@ -11,9 +11,10 @@ from pyspark.sql import functions as F
 def joined(events: DataFrame, ranked: DataFrame) -> DataFrame:
     """Events that name a list in their context, each with that list's kind and key and the item's place in it.
 
-    events: clean_events of one night. ranked: ranked_topk of every night up to it. A list_id is made of its content, so
-    any night's rows agree on kind, key, items and ranks; the source is that of the first night with the list.
-    A list never served leaves list_kind NULL; an item the list did not hold leaves rank and source NULL.
+    events: clean_events of one night. ranked: ranked_topk of the nights that count for it (lists.attribution_days).
+    A list_id is made of its content, so any night's rows agree on kind, key, items and ranks; the source is that of the
+    first of these nights with the list. A list of none of them leaves list_kind NULL; an item the list did not hold
+    leaves rank and source NULL.
     The rank that the event's context claims is not used.
     """
     named = events.withColumn("list_id", F.try_element_at("context", F.lit("list_id"))).where("list_id IS NOT NULL")

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from nightrec import raw
 from nightrec.config import Config, Events
-from nightrec.events.clean import classified, clean_events, fate_counts, rejected_events
+from nightrec.events.clean import FILE_ROWS, classified, clean_events, fate_counts, in_few_files, rejected_events
 
 DAY = dt.date(2026, 3, 10)
 WEIGHTS = Config().event_weights()
@@ -186,3 +186,9 @@ def test_no_lines_are_no_rows(spark: SparkSession, tmp_path: Path) -> None:
     with classified(raw.events(spark, str(tmp_path), [DAY]), None, SETTINGS, WEIGHTS) as found:
         assert clean_events(found.events).toArrow().num_rows == 0
         assert fate_counts(found).toArrow().num_rows == 0
+
+
+def test_few_rows_make_few_files(spark: SparkSession) -> None:
+    rows = spark.range(0, 50, 1, 5)
+    for count, files in ((0, 1), (50, 1), (FILE_ROWS + 1, 2), (9 * FILE_ROWS, 5)):
+        assert in_few_files(rows, count, dates=1).rdd.getNumPartitions() == files
