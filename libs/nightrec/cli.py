@@ -183,7 +183,8 @@ def evaluate(
 ) -> None:
     """How good the lists would have been: nights as of past cuts, judged on what came after, beside simple baselines.
 
-    Trains anew at every cut, in a warehouse of its own below the reports' folder. Minutes per cut.
+    Trains anew at every cut, in a warehouse of its own below the reports' folder. Minutes per cut. Items of a user's
+    past count where candidates.repeats_allowed says so. The same with charts goes to evaluation.html among the reports.
 
     Example: `nightrec evaluate --config var/demo/nightrec.toml --days 28`
     """
@@ -191,19 +192,24 @@ def evaluate(
     from nightrec.night import die_with_parent
     from nightrec.progress import StageProgress
     from nightrec.report import evaluation as page
+    from nightrec.report import evaluation_charts as charts
     from nightrec.session import session
 
-    settings = protocol.apart(configuration.load(config))
+    deployment = configuration.load(config)
+    settings = protocol.apart(deployment)
     wanted = protocol.cuts(settings, cuts, days)
     die_with_parent()
     spark = session(settings.spark, "nightrec evaluate", warm=True)
     console = Console(stderr=True, highlight=False)
     try:
         _watched(protocol.walk(spark, settings, wanted, days, StageProgress(spark, console)), console)
-        judged = protocol.judge(spark, settings, wanted, days)
+        started = time.monotonic()
+        found = protocol.judged(spark, settings, wanted, days)
+        console.print(f"judged in {time.monotonic() - started:.0f} s")
     finally:
         spark.stop()
-    _answer(page.as_dict(judged), page.render(judged, protocol.OURS, settings.lists.k, days), json)
+    html = charts.write(found, Path(deployment.paths.reports))
+    _answer(page.as_dict(found), page.render(found, html), json)
 
 
 @app.command(rich_help_panel="Set up")

@@ -1,13 +1,13 @@
-"""What a shop could do without nightrec: simple lists as of a cut, scored by blocks of users.
+"""What a shop could do without nightrec: simple scores as of a cut, for blocks of users.
 
-Letters: U users of a block, N items on offer as of the cut. A method first learns from what the log says of the items
-(`Items`), on the driver; what it returns then scores blocks of histories on the executors. None of them knows anything
-but events up to the cut; all are masked and cut alike, ties by item number, which follows the ids.
+Letters: U users of a block, N items on offer as of the cut, R reference users. A method first learns from what the log
+says of the items (`Items`), on the driver; what it returns then scores blocks of histories on the executors. None of
+them knows anything but events up to the cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,61 +15,67 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
-from pyspark.sql import DataFrame
 from scipy import sparse
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-# Days of recent users; column len(WINDOWS) of Items.users is ever.
+# Days of recent users; column EVER of Items.users is ever.
 WINDOWS = (7, 14, 28)
 EVER = len(WINDOWS)
-# Users scored at once: their scores of 20,000 items take 40 MB.
-_USERS = 512
-HISTORY = "user_id string, items array<int>, counts array<int>, ages array<int>"
-_LISTS = "user_id string, method string, items array<int>"
+
+
+@dataclass(frozen=True)
+class Histories:
+    """U users by number (a hash of the id); U x N, sparse: `counts` of a user's events with an item, and `ages`: days
+    since the last of them, plus one."""
+
+    users: npt.NDArray[np.int64]
+    counts: Any
+    ages: Any
+
+    @classmethod
+    def of(cls, batches: Iterable[pa.RecordBatch], width: int) -> Histories:
+        """From columns _user, items (none twice in a row), counts, ages."""
+        schema = {"_user": pa.int64(), **dict.fromkeys(("items", "counts", "ages"), pa.list_(pa.int32()))}
+        narrow = [batch.select(list(schema)) for batch in batches]
+        table = pa.Table.from_batches(narrow) if narrow else pa.schema(schema).empty_table()
+        lists = {name: table[name].combine_chunks() for name in ("items", "counts", "ages")}
+        offsets = np.concatenate([[0], np.cumsum(lists["items"].value_lengths().to_numpy())])
+        columns = lists["items"].flatten().to_numpy()
+        counts, ages = (
+            sparse.csr_matrix(
+                (lists[name].flatten().to_numpy() + np.float64(more), columns, offsets), (table.num_rows, width)
+            )
+            for name, more in (("counts", 0), ("ages", 1))
+        )
+        return cls(table["_user"].to_numpy(), counts, ages)
+
+    @property
+    def seen(self) -> Any:
+        """U x N: ones."""
+        ones = np.ones(self.counts.nnz, np.float32)
+        return sparse.csr_matrix((ones, self.counts.indices, self.counts.indptr), self.counts.shape)
 
 
 @dataclass(frozen=True)
 class Items:
-    """N items on offer by number, in byte order of `item_id`: `users` (N x 4) who acted on each in WINDOWS and ever,
-    `together` (N x N, sparse) users who acted on both, on the diagonal those ever."""
+    """N items on offer by number, in byte order of `item_id`: `people` who acted on any; `users` (N x 4) who acted on
+    each in WINDOWS and ever, `events` (N) ever; `together` (N x N, sparse) users who acted on both, on the diagonal
+    those ever; `references`: the histories of R users, who stand for all where there are more."""
 
     item_id: pa.Array
+    people: int
     users: Doubles
+    events: Doubles
     together: Any
+    references: Histories
 
     @property
     def trend(self) -> Floats:
         """N: recent users against what an item of that size has gathered."""
         trend: Floats = ((self.users[:, EVER - 1] + 1) / np.sqrt(self.users[:, EVER] + 1)).astype(np.float32)
         return trend
-
-
-@dataclass(frozen=True)
-class Histories:
-    """U x N, sparse: `counts` of a user's events with an item, and `ages`: days since the last of them, plus one."""
-
-    counts: Any
-    ages: Any
-
-    @classmethod
-    def of(cls, batch: pa.RecordBatch, width: int) -> Histories:
-        """From columns HISTORY; no item twice in a row."""
-        lengths = batch["items"].value_lengths().to_numpy()
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        columns = batch["items"].flatten().to_numpy()
-        values = (batch[name].flatten().to_numpy().astype(np.float64) for name in ("counts", "ages"))
-        counts, ages = (
-            sparse.csr_matrix((value + add, columns, offsets), shape=(len(lengths), width))
-            for value, add in zip(values, (0, 1), strict=True)
-        )
-        return cls(counts, ages)
-
-    @property
-    def seen(self) -> Any:
-        """U x N: ones."""
-        return sparse.csr_matrix((np.ones(self.counts.nnz), self.counts.indices, self.counts.indptr), self.counts.shape)
 
 
 Score = Callable[[Histories], Floats]
@@ -106,15 +112,73 @@ def habit(half_life: float) -> Method:
 
 
 def cosine(shrink: float) -> Method:
-    """The sum over own items of n_ij / (sqrt(n_i n_j) + shrink) (Sarwar et al. 2001)."""
+    """The sum over own items of n_ij / (sqrt(n_i n_j) + shrink) (Sarwar et al. 2001, "Item-Based Collaborative
+    Filtering Recommendation Algorithms")."""
 
     def learn(items: Items) -> Score:
         near = items.together.tocoo()
         ever = items.together.diagonal()
         similarity = near.data / (np.sqrt(ever[near.row] * ever[near.col]) + shrink)
         kept = near.row != near.col
-        table = sparse.csr_matrix((similarity[kept], (near.row[kept], near.col[kept])), near.shape)
+        table = sparse.csr_matrix((similarity[kept].astype(np.float32), (near.row[kept], near.col[kept])), near.shape)
         return lambda histories: np.asarray((histories.seen @ table).todense(), np.float32)
+
+    return learn
+
+
+def bm25(nearest: int, k1: float = 1.2, b: float = 0.75) -> Method:
+    """Item to item through a users x items matrix weighted as by `implicit`'s BM25Recommender (`bm25_weight` of
+    benfred/implicit, nearest_neighbours.py), items as documents and users as words; learned from the references.
+
+    w_iu = c (k1 + 1) / (k1 (1 - b + b length_i / mean length) + c) (log N - log(1 + items of u)) of c events;
+    similarity is the product of two items' rows, kept for the `nearest` of each, itself included; a score is the sum
+    over own items, times their events.
+    """
+
+    def learn(items: Items) -> Score:
+        documents = items.references.counts.T.tocoo()
+        count, width = documents.data, documents.shape[0]
+        lengths = np.bincount(documents.row, count, width)
+        rarity = np.log(width) - np.log1p(np.bincount(documents.col, minlength=documents.shape[1]))
+        norm = 1 - b + b * lengths / max(lengths.mean(), 1e-9)
+        weights = count * (k1 + 1) / (k1 * norm[documents.row] + count) * rarity[documents.col]
+        weighted = sparse.csr_matrix((weights, (documents.row, documents.col)), documents.shape)
+        table = _nearest((weighted @ weighted.T).tocsr(), nearest)
+        return lambda histories: np.asarray((histories.counts.astype(np.float32) @ table).todense(), np.float32)
+
+    return learn
+
+
+def _nearest(similarity: Any, most: int) -> Any:
+    """The largest entries of each row, ties by column, as float."""
+    rows = np.repeat(np.arange(similarity.shape[0]), np.diff(similarity.indptr))
+    order = np.lexsort((similarity.indices, -similarity.data, rows))
+    kept = order[np.arange(len(rows)) - similarity.indptr[rows] < most]
+    return sparse.csr_matrix(
+        (similarity.data[kept].astype(np.float32), (rows[kept], similarity.indices[kept])), similarity.shape
+    )
+
+
+def neighbours(nearest: int) -> Method:
+    """What the `nearest` references with the highest cosine to the user's items acted on, each as much as its cosine
+    (Resnick et al. 1994, "GroupLens", for baskets). The user is no neighbour of its own."""
+
+    def learn(items: Items) -> Score:
+        users, seen = items.references.users, items.references.seen
+        length = np.sqrt(np.maximum(np.diff(seen.indptr), 1)).astype(np.float32)
+        by_item = sparse.diags(1 / length) @ seen
+
+        def score(histories: Histories) -> Floats:
+            own = np.sqrt(np.maximum(np.diff(histories.counts.indptr), 1)).astype(np.float32)
+            alike = np.asarray((histories.seen @ by_item.T).todense(), np.float32) / own[:, None]
+            alike[(alike <= 0) | (histories.users[:, None] == users)] = -np.inf
+            columns, counts = best(alike, nearest)
+            rows = np.repeat(np.arange(len(alike)), counts)
+            columns = columns[np.arange(nearest) < counts[:, None]]
+            near = sparse.csr_matrix((alike[rows, columns], (rows, columns)), alike.shape)
+            return np.asarray((near @ seen).todense(), np.float32)
+
+        return score
 
     return learn
 
@@ -128,54 +192,50 @@ def ease(penalty: float) -> Method:
         weights = -inverse / np.diag(inverse)
         np.fill_diagonal(weights, 0)
         table = weights.astype(np.float32)
-        return lambda histories: np.asarray(histories.seen.astype(np.float32) @ table)
+        return lambda histories: np.asarray(histories.seen @ table)
 
     return learn
 
 
-def trending(method: Method) -> Method:
-    """Another method's scores times the items' trend; scores below 0 stay as they are."""
+def ials(alpha: float, regularisation: float, rank: int = 64, iterations: int = 10, seed: int = 17) -> Method:
+    """Weighted factorization of implicit feedback (Hu et al. 2008) by the engine of this package, on the references;
+    every user is then solved exactly, as each night does. The weight of a pair is log(1 + events)."""
+    from nightrec.als.objective import EXACT_STEPS, Objective, Rows
+
+    def entries(matrix: Any) -> Rows:
+        weights = np.log1p(matrix.data).astype(np.float32)
+        return Rows(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), weights)
 
     def learn(items: Items) -> Score:
-        scored, trend = method(items), items.trend
+        objective, counts = Objective(alpha, regularisation), items.references.counts
+        users, columns = entries(counts), entries(counts.T.tocsr())
+        factors = np.random.default_rng(seed).normal(0, 0.1, (counts.shape[1], rank)).astype(np.float32)
+        people = np.zeros((counts.shape[0], rank), np.float32)
+        for _ in range(iterations):
+            objective.solve(users, people, factors, factors.T.astype(np.float64) @ factors, 3)
+            objective.solve(columns, factors, people, people.T.astype(np.float64) @ people, 3)
+        table = factors.astype(np.float64)
+        gram = table.T @ table
 
         def score(histories: Histories) -> Floats:
-            scores = scored(histories)
-            return np.where(scores > 0, scores * trend, scores)
+            solved = np.zeros((histories.counts.shape[0], rank))
+            objective.solve(entries(histories.counts), solved, table, gram, EXACT_STEPS)
+            return (solved @ table.T).astype(np.float32)
 
         return score
 
     return learn
 
 
-def lists(
-    histories: DataFrame, items: Items, methods: Mapping[str, Method], *, k: int, repeats_allowed: bool
-) -> DataFrame:
-    """The k best items of each method for each row of `histories` (HISTORY): user_id, method, `items` by number.
-
-    Items of the history are left out, unless repeats are allowed; ties go to the smaller number.
-    """
-    learned = {name: method(items) for name, method in methods.items()}
-    width = len(items.item_id)
-
-    def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for start in range(0, batch.num_rows, _USERS):
-                part = batch.slice(start, _USERS)
-                block = Histories.of(part, width)
-                for name, score in learned.items():
-                    scores = score(block)
-                    if not repeats_allowed:
-                        scores[block.counts.nonzero()] = -np.inf
-                    yield _listed(part["user_id"], name, *best(scores, k))
-
-    return histories.mapInArrow(work, _LISTS)
+def trending(scores: Floats, trend: Floats) -> Floats:
+    """Scores times the items' trend; those below 0 stay as they are."""
+    return np.where(scores > 0, scores * trend, scores)
 
 
 def best(scores: Floats, k: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Columns of each row's k largest scores above minus infinity, best first, ties by column; and how many there are.
-    """
-    columns, counts = np.zeros((len(scores), k), np.int32), np.zeros(len(scores), np.int32)
+    """Columns of each row's k largest scores above minus infinity, best first, ties by column, then -1; and how many
+    there are."""
+    columns, counts = np.full((len(scores), k), -1, np.int32), np.zeros(len(scores), np.int32)
     _best(scores, columns, counts)
     return columns, counts
 
@@ -194,15 +254,3 @@ def _best(scores: Any, columns: Any, counts: Any) -> None:
                 place -= 1
             columns[row, place] = column
             counts[row] = min(count + 1, k)
-
-
-def _listed(
-    users: pa.Array, method: str, columns: npt.NDArray[np.int32], counts: npt.NDArray[np.int32]
-) -> pa.RecordBatch:
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    values = columns[np.arange(columns.shape[1]) < counts[:, None]]
-    return pa.RecordBatch.from_pydict({
-        "user_id": users,
-        "method": pa.array([method] * len(users)),
-        "items": pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, pa.int32())),
-    })
