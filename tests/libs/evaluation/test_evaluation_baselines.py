@@ -1,127 +1,147 @@
-"""Baselines against their definitions, pair by pair, from events to lists."""
+"""Baselines against their definitions, pair by pair, without Spark."""
 
 from __future__ import annotations
 
 import datetime as dt
 import math
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyspark.sql import SparkSession
+from scipy import sparse
 
-from nightrec.evaluation import asof, baselines
-from nightrec.evaluation.baselines import EVER, WINDOWS, Histories
-from nightrec.tables import CLEAN_EVENTS
+from nightrec.evaluation import baselines
+from nightrec.evaluation.baselines import EVER, WINDOWS, Histories, Items
 
 CUT = dt.date(2026, 3, 10)
-ITEMS = [f"i{n}" for n in range(8)]  # i7 is not on offer
+WIDTH = 7
+Log = dict[str, dict[int, tuple[int, int]]]  # user: item: count, age
 
 
-def log() -> list[tuple[str, str, int]]:
-    """User, item and age in days; some pairs several times, one user with one item, one item of one user."""
+def log() -> Log:
+    """Pairs of twelve users, one user with one item, one without any."""
     rng = np.random.default_rng(8)
-    events = [(f"u{rng.integers(12)}", ITEMS[rng.integers(7)], int(rng.integers(0, 60))) for _ in range(90)]
-    return [*events, ("one", "i0", 3), ("one", "i7", 1), ("u0", "i6", 0)]
+    found: Log = {f"u{n}": {} for n in range(12)}
+    for _ in range(45):
+        found[f"u{rng.integers(12)}"][int(rng.integers(WIDTH))] = (int(rng.integers(1, 6)), int(rng.integers(0, 60)))
+    return {**found, "one": {0: (1, 3)}, "none": {}}
 
 
-@pytest.fixture
-def known(rows: Any, spark: SparkSession) -> tuple[baselines.Items, Any]:
-    events = [
-        {"user_id": user, "item_id": item, "event_date": CUT - dt.timedelta(days=age), "weight": 1.0}
-        for user, item, age in log()
-    ]
-    later = {"user_id": "u0", "item_id": "i1", "event_date": CUT + dt.timedelta(days=1), "weight": 1.0}
-    disliked = {"user_id": "u0", "item_id": "i2", "event_date": CUT, "weight": 0.0}
-    pairs = asof.pairs(rows(CLEAN_EVENTS, [*events, later, disliked]), CUT)
-    numbered = asof.numbered(pairs, pa.array(ITEMS[:7]))
-    histories = asof.histories(numbered)
-    return asof.items(numbered, histories, pa.array(ITEMS[:7])), histories
-
-
-def test_items_and_histories_are_those_of_the_events(known: tuple[baselines.Items, Any]) -> None:
-    items, histories = known
-    users = {item: {user for user, one, _ in log() if one == item} for item in ITEMS[:7]}
-    for n, item in enumerate(ITEMS[:7]):
-        ages: dict[str, int] = {}
-        for user, one, age in log():
-            if one == item:
-                ages[user] = min(age, ages.get(user, age))
-        expected = [sum(age < days for age in ages.values()) for days in WINDOWS]
-        assert items.users[n].tolist() == [*expected, len(users[item])]
-        for m, other in enumerate(ITEMS[:7]):
-            assert items.together[n, m] == len(users[item] & users[other])
-    rows = {row["user_id"]: row for row in histories.toArrow().to_pylist()}
-    assert set(rows) == {user for user, _, _ in log()}
-    assert rows["one"] == {"user_id": "one", "items": [0], "counts": [1], "ages": [3]}
-
-
-def test_scores_are_the_definitions(known: tuple[baselines.Items, Any]) -> None:
-    items, histories = known
-    batch = histories.toArrow().combine_chunks().to_batches()[0]
-    block = Histories.of(batch, 7)
-    rows = batch.to_pylist()
-    trend = [(recent + 1) / math.sqrt(ever + 1) for recent, ever in items.users[:, [EVER - 1, EVER]]]
-    together = np.asarray(items.together.todense())
-    inverse = np.linalg.inv(together + 30 * np.eye(7))
-    linear = np.where(np.eye(7) > 0, 0, -inverse / np.diag(inverse))
-    methods = {
-        "popularity": baselines.popularity(1), "habit": baselines.habit(20.0), "cosine": baselines.cosine(2.0),
-        "ease": baselines.ease(30.0), "trending": baselines.trending(baselines.popularity(EVER)),
+def batch(users: Log) -> pa.RecordBatch:
+    """Their histories, numbered by place."""
+    own = [sorted(pairs.items()) for pairs in users.values()]
+    lists = {
+        "items": [[item for item, _ in pairs] for pairs in own],
+        "counts": [[count for _, (count, _) in pairs] for pairs in own],
+        "ages": [[age for _, (_, age) in pairs] for pairs in own],
     }
-    found = {name: method(items)(block) for name, method in methods.items()}
-    for u, row in enumerate(rows):
-        own = dict(zip(row["items"], zip(row["counts"], row["ages"], strict=True), strict=True))
-        for i in range(7):
-            assert found["popularity"][u, i] == items.users[i, 1]
-            assert found["trending"][u, i] == pytest.approx(items.users[i, EVER] * trend[i], rel=1e-6)
-            count, age = own.get(i, (0, 0))
-            assert found["habit"][u, i] == pytest.approx(count * 0.5 ** (age / 20), rel=1e-5, abs=1e-11)
-            near = sum(
-                together[j, i] / (math.sqrt(together[j, j] * together[i, i]) + 2) for j in own if j != i
-            )
-            assert found["cosine"][u, i] == pytest.approx(near, rel=1e-5)
-            assert found["ease"][u, i] == pytest.approx(sum(linear[j, i] for j in own), abs=1e-5)
+    columns = {name: pa.array(values, pa.list_(pa.int32())) for name, values in lists.items()}
+    return pa.RecordBatch.from_pydict({"_user": pa.array(range(len(users)), pa.int64()), **columns})
 
 
-def test_lists_leave_out_what_was_seen_and_break_ties_by_number(known: tuple[baselines.Items, Any]) -> None:
-    items, histories = known
-    alike = {"alike": lambda of: lambda block: np.zeros(block.counts.shape, np.float32)}
-    for allowed in (False, True):
-        found = baselines.lists(histories, items, alike, k=5, repeats_allowed=allowed).toArrow().to_pylist()
-        own = {row["user_id"]: set(row["items"]) for row in histories.toArrow().to_pylist()}
-        assert {row["user_id"] for row in found} == set(own)
-        for row in found:
-            seen = set() if allowed else own[row["user_id"]]
-            assert row["items"] == [n for n in range(7) if n not in seen][:5]
+def known(users: Log) -> Items:
+    """The item side, counted item by item."""
+    ages = [[own[item][1] for own in users.values() if item in own] for item in range(WIDTH)]
+    counts = np.array([[*(sum(age < days for age in of) for days in WINDOWS), len(of)] for of in ages], float)
+    events = np.array([sum(own[item][0] for own in users.values() if item in own) for item in range(WIDTH)], float)
+    every = range(WIDTH)
+    together = [[float(sum(i in own and j in own for own in users.values())) for j in every] for i in every]
+    item_id = pa.array([f"i{n}" for n in range(WIDTH)])
+    people = sum(bool(own) for own in users.values())
+    return Items(item_id, people, counts, events, sparse.csr_matrix(together), Histories.of([batch(users)], WIDTH))
+
+
+def scores(method: baselines.Method) -> np.ndarray:
+    return method(known(log()))(Histories.of([batch(log())], WIDTH))
+
+
+def test_counts_and_habits_are_the_definitions() -> None:
+    items = known(log())
+    assert (scores(baselines.popularity(1)) == items.users[:, 1]).all()
+    found = scores(baselines.habit(20.0))
+    for row, own in zip(found, log().values(), strict=True):
+        for item in range(WIDTH):
+            count, age = own.get(item, (0, 0))
+            assert row[item] == pytest.approx(count * 0.5 ** (age / 20), rel=1e-5, abs=1e-11)
+    # Whoever has nothing is shown what is popular.
+    popular = np.argsort(-items.users[:, EVER - 1], kind="stable")
+    assert np.argsort(-found[-1], kind="stable").tolist() == popular.tolist()
+
+
+def test_item_to_item_scores_are_the_definitions() -> None:
+    items, users = known(log()), log()
+    together = items.together.toarray()
+    inverse = np.linalg.inv(together + 30 * np.eye(WIDTH))
+    linear = np.where(np.eye(WIDTH) > 0, 0, -inverse / np.diag(inverse))
+    cosine, ease = scores(baselines.cosine(2.0)), scores(baselines.ease(30.0))
+    for u, own in enumerate(users.values()):
+        for i in range(WIDTH):
+            near = sum(together[j, i] / (math.sqrt(together[j, j] * together[i, i]) + 2) for j in own if j != i)
+            assert cosine[u, i] == pytest.approx(near, rel=1e-5)
+            assert ease[u, i] == pytest.approx(sum(linear[j, i] for j in own), abs=1e-5)
+
+
+def test_bm25_is_that_of_implicit_s_definition() -> None:
+    users = log()
+    lengths = [sum(own[i][0] for own in users.values() if i in own) for i in range(WIDTH)]
+    mean = sum(lengths) / WIDTH
+
+    def weight(i: int, own: dict[int, tuple[int, int]]) -> float:
+        count = own[i][0] if i in own else 0
+        rarity = math.log(WIDTH) - math.log1p(len(own))
+        return count * 2.2 / (1.2 * (0.25 + 0.75 * lengths[i] / mean) + count) * rarity
+
+    every = range(WIDTH)
+    alike = [[sum(weight(i, own) * weight(j, own) for own in users.values()) for j in every] for i in every]
+    for nearest in (3, WIDTH):
+        kept = [sorted(range(WIDTH), key=lambda j, of=row: -of[j])[:nearest] for row in alike]
+        found = scores(baselines.bm25(nearest))
+        for u, own in enumerate(users.values()):
+            for i in range(WIDTH):
+                expected = sum(own[j][0] * alike[j][i] for j in own if i in kept[j])
+                assert found[u, i] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_neighbours_are_the_most_alike_but_oneself() -> None:
+    users = list(log().values())
+    for nearest in (2, 50):
+        found = scores(baselines.neighbours(nearest))
+        for u, own in enumerate(users):
+            cosine = {
+                v: len(own.keys() & other.keys()) / math.sqrt(len(own) * len(other))
+                for v, other in enumerate(users) if v != u and own.keys() & other.keys()
+            }  # fmt: skip
+            near = sorted(cosine, key=lambda v, of=cosine: (-round(of[v], 5), v))[:nearest]
+            for i in range(WIDTH):
+                expected = sum(cosine[v] for v in near if i in users[v])
+                assert found[u, i] == pytest.approx(expected, abs=1e-5)
+
+
+def test_ials_finds_the_lowest_loss() -> None:
+    """At rank N the factors can express anything: each user's scores solve the user's own equations."""
+    users = log()
+    learned = baselines.ials(3.0, 0.1, rank=WIDTH, iterations=30)(known(users))
+    block = Histories.of([batch(users)], WIDTH)
+    found, again = learned(block), learned(block)
+    assert (found == again).all() and (found[-1] == 0).all()
+    for row, own in zip(found, users.values(), strict=True):
+        if own and len(own) < WIDTH:
+            assert np.mean([row[i] for i in own]) > np.mean([row[i] for i in range(WIDTH) if i not in own]) + 0.2
+
+
+def test_trend_weighs_scores_above_zero() -> None:
+    items = known(log())
+    expected = [(recent + 1) / math.sqrt(ever + 1) for recent, ever in items.users[:, [EVER - 1, EVER]]]
+    assert items.trend.tolist() == pytest.approx(expected, rel=1e-6)
+    trend = np.array([2.0, 3.0], np.float32)
+    assert baselines.trending(np.array([[1.0, -1.0]], np.float32), trend).tolist() == [[2.0, -1.0]]
 
 
 def test_the_best_are_those_of_a_full_sort() -> None:
     rng = np.random.default_rng(9)
-    scores = rng.integers(0, 6, (300, 40)).astype(np.float32)
-    scores[rng.random(scores.shape) < 0.3] = -np.inf
-    scores[0, 3:] = -np.inf
-    for row, columns, count in zip(scores, *baselines.best(scores, 7), strict=True):
+    every = rng.integers(0, 6, (300, 40)).astype(np.float32)
+    every[rng.random(every.shape) < 0.3] = -np.inf
+    every[0, 3:] = -np.inf
+    for row, columns, count in zip(every, *baselines.best(every, 7), strict=True):
         order = [n for n in np.argsort(-row, kind="stable") if row[n] > -np.inf]
-        assert columns[:count].tolist() == order[:7]
-
-
-def test_what_counts_afterwards(rows: Any) -> None:
-    def event(item: str, happened: int, arrived: int, weight: float = 1.0) -> dict[str, Any]:
-        return {
-            "user_id": "u", "item_id": item, "weight": weight,
-            "event_date": CUT + dt.timedelta(days=happened), "ingest_date": CUT + dt.timedelta(days=arrived),
-        }  # fmt: skip
-
-    events = rows(CLEAN_EVENTS, [
-        event("before", -3, -3), event("before", 2, 2),  # a repeat
-        event("new", 1, 1), event("new", 5, 5),
-        event("late", 0, 1),  # arrived after the cut, happened before it
-        event("seen", 1, 1, weight=0.0), event("last day", 14, 14), event("beyond", 15, 15),
-    ])  # fmt: skip
-    before = events.where(f"ingest_date <= DATE '{CUT}'")
-    for allowed, expected in ((False, {"new", "last day"}), (True, {"new", "last day", "before"})):
-        found = asof.acted(events, CUT, 14, repeats_allowed=allowed, before=before).toArrow().to_pylist()
-        assert [row["user_id"] for row in found] == ["u"] * len(expected)
-        assert {row["item_id"] for row in found} == expected
+        assert columns[:count].tolist() == order[:7] and (columns[count:] == -1).all()

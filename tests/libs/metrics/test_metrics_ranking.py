@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from nightrec.metrics.ranking import per_user
+from nightrec.metrics.ranking import figures, per_user, recall_of
 from nightrec.ranker.train import ndcg
 
 LISTS, TRUTH = "user_id string, item_id string, rank int", "user_id string, item_id string"
@@ -100,3 +100,25 @@ def test_the_trainer_s_ndcg_is_this_one(spark):
 
 def test_the_trainer_s_ndcg_without_a_positive_is_0():
     assert ndcg(np.array([1, 1]), np.array([0.5, 0.4], np.float32), np.zeros(2, np.float32), 10) == 0.0
+
+
+def test_recall_of_classes_counts_each_class_alone():
+    rng = random.Random(12)
+    members = np.array([[item % 2 == 0, item < 3, False] for item in range(10)])
+    truth = [rng.sample(range(-1, 10), rng.randint(1, 6)) for _ in range(60)]
+    shown = np.array([rng.sample(range(10), 6) for _ in truth])
+    shown[::4, 2:] = -1  # short lists
+    starts = np.cumsum([0, *map(len, truth)])
+    found = recall_of(shown, starts, np.concatenate(truth), members, 4)
+    for row, (ranked, own) in enumerate(zip(shown.tolist(), truth, strict=True)):
+        for one in range(3):
+            there = [item for item in own if item >= 0 and members[item, one]]
+            expected = sum(item in ranked[:4] for item in there) / len(there) if there else math.nan
+            assert found[row, one] == pytest.approx(expected, nan_ok=True)
+
+
+def test_what_no_list_can_hold_still_counts_as_missed():
+    found = figures(np.array([[3, -1]]), np.array([0, 3]), np.array([3, -1, -1]), np.array([0.5, 1.0, 1.0]), 2)[0]
+    best = 1 + 1 / math.log2(3)
+    assert found[0] == pytest.approx(1 / best) and found[1] == pytest.approx(1 / 3)
+    assert found[6] == pytest.approx(0.5 / best) and found[-2:].tolist() == [1, 3]
