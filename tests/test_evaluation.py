@@ -15,12 +15,12 @@ from synthetic import deployment
 def test_lists_of_planted_tastes_beat_popularity_and_chance(tmp_path: Path) -> None:
     toml, shop = deployment(tmp_path, users=60, items=60, days=30)
     before = sorted(path.name for path in tmp_path.iterdir())
-    command = ["nightrec", "evaluate", "--config", str(toml), "--cuts", "2", "--days", "5", "--json"]
+    command = ["nightrec", "evaluate", "--config", str(toml), "--cuts", "2", "--days", "7", "--json"]
     ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
     found = json.loads(ended.stdout)
     judged = {(row["cut"], row["method"]): row for row in found["judged"]}
-    cuts = [(shop.last - timedelta(days=days)).isoformat() for days in (10, 5)]
+    cuts = [(shop.last - timedelta(days=days)).isoformat() for days in (14, 7)]
     methods = {method for _, method in judged}
     assert found["cuts"] == cuts and len(judged) == 3 * len(methods) == len(found["judged"])
     assert {"item BM25", "neighbour users", "EASE", "iALS", "habit, trend"} < methods

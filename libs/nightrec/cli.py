@@ -193,6 +193,7 @@ def evaluate(
     from nightrec.progress import StageProgress
     from nightrec.report import evaluation as page
     from nightrec.report import evaluation_charts as charts
+    from nightrec.report.night import stage_line
     from nightrec.session import session
 
     deployment = configuration.load(config)
@@ -202,10 +203,10 @@ def evaluate(
     spark = session(settings.spark, "nightrec evaluate", warm=True)
     console = Console(stderr=True, highlight=False)
     try:
-        _watched(protocol.walk(spark, settings, wanted, days, StageProgress(spark, console)), console)
-        started = time.monotonic()
-        found = protocol.judged(spark, settings, wanted, days)
-        console.print(f"judged in {time.monotonic() - started:.0f} s")
+        progress = StageProgress(spark, console)
+        found = protocol.evaluate(
+            spark, settings, wanted, days, progress, lambda books: console.print(stage_line(books), soft_wrap=True)
+        )
     finally:
         spark.stop()
     html = charts.write(found, Path(deployment.paths.reports))

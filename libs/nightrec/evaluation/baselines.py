@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
-from scipy import sparse
+from scipy import linalg, sparse
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -188,7 +188,8 @@ def ease(penalty: float) -> Method:
     Autoencoders for Sparse Data"). N x N dense: for catalogues of some thousand items."""
 
     def learn(items: Items) -> Score:
-        inverse = np.linalg.inv(np.asarray(items.together.todense(), np.float64) + penalty * np.eye(len(items.item_id)))
+        gram = items.together.toarray() + penalty * np.eye(len(items.item_id))
+        inverse = linalg.inv(gram, overwrite_a=True, assume_a="pos")
         weights = -inverse / np.diag(inverse)
         np.fill_diagonal(weights, 0)
         table = weights.astype(np.float32)

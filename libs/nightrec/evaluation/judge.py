@@ -75,17 +75,10 @@ def families(items: int) -> dict[str, dict[str, baselines.Method]]:
     return found
 
 
-def judge(night: Night, cuts: Sequence[date], days: int) -> list[Cut]:
-    """Each cut by the lists that its night made, `days` of events after it. `night` is one in their warehouse."""
-    return [_at(night.at(cut), days) for cut in cuts]
-
-
-def _at(night: Night, days: int) -> Cut:
+def judge(night: Night, days: int) -> Cut:
+    """The lists that the night of a cut made, and the baselines', by the `days` of clean events after it."""
     chosen = _tuned(night.at(night.date - timedelta(days=days)), days)
-    profiles = arrow(
-        night.store.warehouse, ITEM_PROFILES, {"run_date": night.date}, ["item_id", "is_available", "text_hash"]
-    )
-    offered = profiles.filter(profiles["is_available"]).sort_by("item_id")
+    offered = _offered(night)
     log = _Log.of(night, days, offered["item_id"].combine_chunks())
     judging = log.judging(
         [Method(family, setting, trend) for (family, trend), setting in chosen.items()],
@@ -94,7 +87,7 @@ def _at(night: Night, days: int) -> Cut:
         segments=_segments(night),
     )
     users = _judged_users(night, log).persist()
-    rows = judging.judged(users.withColumn("_user", F.xxhash64("user_id"))).persist()
+    rows = judging.judged(_spread(night, users)).persist()
     try:
         return Cut(
             night.date,
@@ -128,7 +121,7 @@ def _tuned(night: Night, days: int) -> dict[tuple[str, bool], str]:
         for trend in (False, True)
     ]
     judging = log.judging(methods, Shelf.of(log.items))
-    asked = log.users.where(F.size("truth") > 0).withColumn("_user", F.xxhash64("user_id"))
+    asked = _spread(night, log.users.where(F.size("truth") > 0))
     # Every setting is a method of its own here; two of a family share the name.
     found = bootstrap.resampled(judging.judged(asked), range(len(judging.columns)))
     log.users.unpersist()
@@ -186,16 +179,30 @@ class _Log:
         return list(pc.index_in(item_ids, value_set=self.items.item_id).fill_null(-1).to_pylist())
 
 
+def _offered(night: Night) -> pa.Table:
+    """item_id, text_hash of what the night could list, by item_id."""
+    columns = ["item_id", "text_hash", "is_available"]
+    profiles = arrow(night.store.warehouse, ITEM_PROFILES, {"run_date": night.date}, columns)
+    offered = profiles.filter(profiles["is_available"])
+    return pa.table({name: offered[name].cast(pa.string()) for name in columns[:2]}).sort_by("item_id")
+
+
+def _spread(night: Night, users: DataFrame) -> DataFrame:
+    """With `_user`, over all cores: a few thousand users are little to shuffle, and much to score."""
+    return users.repartition(night.config.spark.partitions, "user_id").withColumn("_user", F.xxhash64("user_id"))
+
+
 def _everyone(night: Night) -> pa.ChunkedArray:
     """Items of the list for users without one, in order."""
     where: Where = {"run_date": night.date, "list_kind": "everyone"}
-    return arrow(night.store.warehouse, RANKED_TOPK, where, ["rank", "item_id"]).sort_by("rank")["item_id"]
+    rows = arrow(night.store.warehouse, RANKED_TOPK, where, ["rank", "item_id"]).sort_by("rank")
+    return rows["item_id"].cast(pa.string())
 
 
 def _vectors(night: Night, hashes: pa.ChunkedArray) -> np.ndarray:
     """N x D: each item's text vector, 0 where it has none."""
     known = arrow(night.store.warehouse, ITEM_EMBEDDINGS, {"encoder": night.config.encoder.id}, ["text_hash", "vector"])
-    places = pc.index_in(hashes, value_set=known["text_hash"].combine_chunks())
+    places = pc.index_in(hashes, value_set=known["text_hash"].cast(pa.string()).combine_chunks())
     has = np.asarray(places.is_valid())
     flat = known["vector"].combine_chunks().flatten().to_numpy().astype(np.float32)
     table = flat.reshape(known.num_rows, -1) if known.num_rows else np.zeros((0, 0), np.float32)
