@@ -81,9 +81,9 @@ def resampled(rows: DataFrame, names: Sequence[Hashable]) -> Resampled:
     """Of `rows` (`user_id`, `figures`: an array of doubles in the order of `names`), resampled by user."""
     width = len(names)
     narrow = rows.select(F.xxhash64("user_id").alias("_user"), "figures")
-    parts = narrow.mapInArrow(_summing(width), "sums array<double>").toArrow()["sums"].to_pylist()
+    parts = narrow.mapInArrow(_summing(width), "sums binary").toArrow()["sums"].to_pylist()
     shape = (2, width, RESAMPLES + 1)
-    total = np.sum([np.zeros(shape), *(np.asarray(part).reshape(shape) for part in parts)], axis=0)
+    total = np.sum([np.zeros(shape), *(np.frombuffer(part).reshape(shape) for part in parts)], axis=0)
     return Resampled(tuple(names), total[0, :, 0], total[1, :, 0], total[0, :, 1:], total[1, :, 1:])
 
 
@@ -109,7 +109,7 @@ def _summing(width: int) -> Any:
             users = batch["_user"].to_numpy().view(np.uint64)
             for start in range(0, len(users), _USERS):
                 add(users[start : start + _USERS], figures[start : start + _USERS], sums)
-        yield pa.RecordBatch.from_pydict({"sums": [sums.ravel()]})
+        yield pa.RecordBatch.from_pydict({"sums": [sums.tobytes()]})
 
     return work
 
