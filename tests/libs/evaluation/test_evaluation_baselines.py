@@ -117,16 +117,21 @@ def test_neighbours_are_the_most_alike_but_oneself() -> None:
                 assert found[u, i] == pytest.approx(expected, abs=1e-5)
 
 
-def test_ials_finds_the_lowest_loss() -> None:
-    """At rank N the factors can express anything: each user's scores solve the user's own equations."""
-    users = log()
-    learned = baselines.ials(3.0, 0.1, rank=WIDTH, iterations=30)(known(users))
-    block = Histories.of([batch(users)], WIDTH)
-    found, again = learned(block), learned(block)
-    assert (found == again).all() and (found[-1] == 0).all()
-    for row, own in zip(found, users.values(), strict=True):
-        if own and len(own) < WIDTH:
-            assert np.mean([row[i] for i in own]) > np.mean([row[i] for i in range(WIDTH) if i not in own]) + 0.2
+def test_ials_learns_two_tastes() -> None:
+    """Items 0 to 3 are one taste, 4 to 6 the other; what a user misses of the own taste comes before the other's."""
+    tastes = range(4), range(4, WIDTH)
+    users: Log = {
+        f"{taste} {missing}": {item: (1, 0) for item in own if item != missing}
+        for taste, own in enumerate(tastes)
+        for missing in own
+    }
+    learned = baselines.ials(3.0, 0.1, rank=2)(known(users))
+    block = Histories.of([batch({**users, "none": {}})], WIDTH)
+    found = learned(block)
+    assert (found == learned(block)).all() and (found[-1] == 0).all()
+    for name, row in zip(users, found, strict=False):
+        taste, missing = map(int, name.split())
+        assert row[missing] > 0.5 > 0.2 > max(row[item] for item in tastes[1 - taste])
 
 
 def test_trend_weighs_scores_above_zero() -> None:
