@@ -79,6 +79,7 @@ def test_what_counts_afterwards(rows: Any, index: Any) -> None:
         event("u", "i3", 1, weight=0.0),
         event("u", "i4", 14),
         event("u", "i5", 15),  # beyond
+        event("u", "i5", 2, arrived=0),  # a fast clock: it had arrived by the cut
         event("u", "i6", -1, weight=0.0), event("u", "i6", 3),  # seen before, though it weighs nothing
         event("u", "i7", 3), event("u", "i8", 3),  # not on offer
         event("cold", "i1", 4),

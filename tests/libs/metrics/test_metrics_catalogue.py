@@ -94,6 +94,9 @@ def test_calibration_of_probabilities_that_are_true_or_twice_too_high(spark: Spa
     both = calibration(spark.createDataFrame(rows + doubled, kind))
     assert pooled([true, wrong]).error == pytest.approx(both.error)
     assert pooled([true, wrong]).log_loss == pytest.approx(both.log_loss)
+    # Too high in one bin does not make up for too low in another.
+    mixed = spark.createDataFrame([(0.1, 0.0)] * 10 + [(0.5, 1.0)] * 2, kind)
+    assert calibration(mixed).error == pytest.approx((10 * 0.1 + 2 * 0.5) / 12)
     some = spark.createDataFrame([(0.25, 1.0), (0.25, 0.0)], kind)
     assert calibration(some).log_loss == pytest.approx(-(math.log(0.25) + math.log(0.75)) / 2)
     rated = spark.createDataFrame([(3.0, 5.0), (4.0, 4.0)], "predicted double, value double")

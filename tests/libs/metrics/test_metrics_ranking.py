@@ -104,7 +104,7 @@ def test_the_trainer_s_ndcg_without_a_positive_is_0():
 
 def test_recall_of_classes_counts_each_class_alone():
     rng = random.Random(12)
-    members = np.array([[item % 2 == 0, item < 3, False] for item in range(10)])
+    members = np.array([[item % 2 == 1, item < 3, False] for item in range(10)])
     truth = [rng.sample(range(-1, 10), rng.randint(1, 6)) for _ in range(60)]
     shown = np.array([rng.sample(range(10), 6) for _ in truth])
     shown[::4, 2:] = -1  # short lists
