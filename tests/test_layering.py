@@ -83,7 +83,8 @@ def test_stage_packages_never_import_one_another() -> None:
 
 def test_every_package_of_libs_is_known_here() -> None:
     packages = {path.parent.name for path in LIBS.glob("*/__init__.py")}
-    assert packages == {*STAGE_PACKAGES, "init"}
+    # evaluation calls whole nights, and the functions of all stages beside them
+    assert packages == {*STAGE_PACKAGES, "init", "evaluation"}
 
 
 def test_only_the_store_touches_delta() -> None:

@@ -174,6 +174,45 @@ def report(config: ConfigOption, date: NightOption = None, json: JsonOption = Fa
     _answer(books.as_dict(lines), books.render(lines), json)
 
 
+@app.command(rich_help_panel="Look")
+def evaluate(
+    config: ConfigOption,
+    cuts: Annotated[int, typer.Option(min=1, help="cuts in time, the last as late as the log permits")] = 3,
+    days: Annotated[int, typer.Option(min=1, help="days after each cut that are judged, and between cuts")] = 14,
+    json: JsonOption = False,
+) -> None:
+    """How good the lists would have been: nights as of past cuts, judged on what came after, beside simple baselines.
+
+    Trains anew at every cut, in a warehouse of its own below the reports' folder. Minutes per cut. Items of a user's
+    past count where candidates.repeats_allowed says so. The same with charts goes to evaluation.html among the reports.
+
+    Example: `nightrec evaluate --config var/demo/nightrec.toml --days 28`
+    """
+    from nightrec.evaluation import protocol
+    from nightrec.night import die_with_parent
+    from nightrec.progress import StageProgress
+    from nightrec.report import evaluation as page
+    from nightrec.report import evaluation_charts as charts
+    from nightrec.report.night import stage_line
+    from nightrec.session import session
+
+    deployment = configuration.load(config)
+    settings = protocol.apart(deployment)
+    wanted = protocol.cuts(settings, cuts, days)
+    die_with_parent()
+    spark = session(settings.spark, "nightrec evaluate", warm=True)
+    console = Console(stderr=True, highlight=False)
+    try:
+        progress = StageProgress(spark, console)
+        found = protocol.evaluate(
+            spark, settings, wanted, days, progress, lambda books: console.print(stage_line(books), soft_wrap=True)
+        )
+    finally:
+        spark.stop()
+    html = charts.write(found, Path(deployment.paths.reports))
+    _answer(page.as_dict(found), page.render(found, html), json)
+
+
 @app.command(rich_help_panel="Set up")
 def doctor(
     config: Annotated[

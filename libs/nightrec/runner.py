@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import date, timedelta
 from importlib import import_module
 
 from nightrec import models
@@ -21,9 +21,14 @@ def run_stage(night: Night, stage: Stage) -> Books:
     return night.run(stage.name, import_module(f"nightrec_jobs.{stage.name}").run)
 
 
-def train(night: Night, watch: Watch) -> Iterator[Books]:
-    """Train as of the night's date: rebuild past cuts, learn from them, factorize anew. Events are clean by then."""
+def train(night: Night, watch: Watch, replayed: Container[date] = ()) -> Iterator[Books]:
+    """Train as of the night's date: rebuild past cuts, learn from them, factorize anew. Events are clean by then.
+
+    Past nights of the dates `replayed` are not rebuilt: a replay with the same settings is there.
+    """
     for step in training(night.config.ranker):
+        if step.replay and step.date(night.date) in replayed:
+            continue
         past = night.at(step.date(night.date), SAME_DATE if step.replay else None)
         with watch(step.label):
             books = run_stage(past, step.stage)

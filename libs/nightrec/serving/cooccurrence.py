@@ -69,7 +69,11 @@ def nearest(
 
 
 def counting(width: int) -> Callable[[Batches], Batches]:
-    """For mapInArrow: baskets of `width` items to COUNTS, an item in several rows; its own count is on the diagonal."""
+    """From batches of `basket` (distinct numbers below `width`) to COUNTS: the users who share each pair of items.
+
+    A pair may come in several rows, whose users are to be added up.
+    """
+
     def count(batches: Batches) -> Batches:
         total = sparse.csr_matrix((width, width), dtype=np.int32)
         for batch in batches:

@@ -1,0 +1,257 @@
+"""What a shop could do without nightrec: simple scores as of a cut, for blocks of users.
+
+Letters: U users of a block, N items on offer as of the cut, R reference users. A method first learns from what the log
+says of the items (`Items`), on the driver; what it returns then scores blocks of histories on the executors. None of
+them knows anything but events up to the cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+from scipy import linalg, sparse
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+# Days of recent users; column EVER of Items.users is ever.
+WINDOWS = (7, 14, 28)
+EVER = len(WINDOWS)
+
+
+@dataclass(frozen=True)
+class Histories:
+    """U users by number (a hash of the id); U x N, sparse: `counts` of a user's events with an item, and `ages`: days
+    since the last of them, plus one."""
+
+    users: npt.NDArray[np.int64]
+    counts: Any
+    ages: Any
+
+    @classmethod
+    def of(cls, batches: Iterable[pa.RecordBatch], width: int) -> Histories:
+        """From columns _user, items (none twice in a row), counts, ages."""
+        schema = {"_user": pa.int64(), **dict.fromkeys(("items", "counts", "ages"), pa.list_(pa.int32()))}
+        narrow = [batch.select(list(schema)) for batch in batches]
+        table = pa.Table.from_batches(narrow) if narrow else pa.schema(schema).empty_table()
+        lists = {name: table[name].combine_chunks() for name in ("items", "counts", "ages")}
+        offsets = np.concatenate([[0], np.cumsum(lists["items"].value_lengths().to_numpy())])
+        columns = lists["items"].flatten().to_numpy()
+        counts, ages = (
+            sparse.csr_matrix(
+                (lists[name].flatten().to_numpy() + np.float64(more), columns, offsets), (table.num_rows, width)
+            )
+            for name, more in (("counts", 0), ("ages", 1))
+        )
+        return cls(table["_user"].to_numpy(), counts, ages)
+
+    @property
+    def seen(self) -> Any:
+        """U x N: ones."""
+        ones = np.ones(self.counts.nnz, np.float32)
+        return sparse.csr_matrix((ones, self.counts.indices, self.counts.indptr), self.counts.shape)
+
+
+@dataclass(frozen=True)
+class Items:
+    """N items on offer by number, in byte order of `item_id`: `people` who acted on any; `users` (N x 4) who acted on
+    each in WINDOWS and ever, `events` (N) ever; `together` (N x N, sparse) users who acted on both, on the diagonal
+    those ever; `references`: the histories of R users, who stand for all where there are more."""
+
+    item_id: pa.Array
+    people: int
+    users: Doubles
+    events: Doubles
+    together: Any
+    references: Histories
+
+    @property
+    def trend(self) -> Floats:
+        """N: recent users against what an item of that size has gathered."""
+        trend: Floats = ((self.users[:, EVER - 1] + 1) / np.sqrt(self.users[:, EVER] + 1)).astype(np.float32)
+        return trend
+
+
+Score = Callable[[Histories], Floats]
+Method = Callable[[Items], Score]
+
+
+def popularity(window: int) -> Method:
+    """By the users of a window: its place in WINDOWS, or EVER."""
+
+    def learn(items: Items) -> Score:
+        row = items.users[:, window].astype(np.float32)
+        return lambda histories: np.tile(row, (histories.counts.shape[0], 1))
+
+    return learn
+
+
+def habit(half_life: float) -> Method:
+    """Own events, of which each pair's count halves with every `half_life` days since the last; then the popular."""
+
+    def learn(items: Items) -> Score:
+        recent = items.users[:, EVER - 1]
+        # Below every own item: 40 half-lives are worth 1e-12.
+        fill = (1e-12 * recent / max(recent.max(initial=0), 1)).astype(np.float32)
+
+        def score(histories: Histories) -> Floats:
+            own = histories.counts.copy()
+            own.data = own.data * np.maximum(0.5 ** ((histories.ages.data - 1) / half_life), 1e-11)
+            scores: Floats = np.asarray(own.todense(), np.float32) + fill
+            return scores
+
+        return score
+
+    return learn
+
+
+def cosine(shrink: float) -> Method:
+    """The sum over own items of n_ij / (sqrt(n_i n_j) + shrink) (Sarwar et al. 2001, "Item-Based Collaborative
+    Filtering Recommendation Algorithms")."""
+
+    def learn(items: Items) -> Score:
+        near = items.together.tocoo()
+        ever = items.together.diagonal()
+        similarity = near.data / (np.sqrt(ever[near.row] * ever[near.col]) + shrink)
+        kept = near.row != near.col
+        table = sparse.csr_matrix((similarity[kept].astype(np.float32), (near.row[kept], near.col[kept])), near.shape)
+        return lambda histories: np.asarray((histories.seen @ table).todense(), np.float32)
+
+    return learn
+
+
+def bm25(nearest: int, k1: float = 1.2, b: float = 0.75) -> Method:
+    """Item to item through a users x items matrix weighted as by `implicit`'s BM25Recommender (`bm25_weight` of
+    benfred/implicit, nearest_neighbours.py), items as documents and users as words; learned from the references.
+
+    w_iu = c (k1 + 1) / (k1 (1 - b + b length_i / mean length) + c) (log N - log(1 + items of u)) of c events;
+    similarity is the product of two items' rows, kept for the `nearest` of each, itself included; a score is the sum
+    over own items, times their events.
+    """
+
+    def learn(items: Items) -> Score:
+        documents = items.references.counts.T.tocoo()
+        count, width = documents.data, documents.shape[0]
+        lengths = np.bincount(documents.row, count, width)
+        rarity = np.log(width) - np.log1p(np.bincount(documents.col, minlength=documents.shape[1]))
+        norm = 1 - b + b * lengths / max(lengths.mean(), 1e-9)
+        weights = count * (k1 + 1) / (k1 * norm[documents.row] + count) * rarity[documents.col]
+        weighted = sparse.csr_matrix((weights, (documents.row, documents.col)), documents.shape)
+        table = _nearest((weighted @ weighted.T).tocsr(), nearest)
+        return lambda histories: np.asarray((histories.counts.astype(np.float32) @ table).todense(), np.float32)
+
+    return learn
+
+
+def _nearest(similarity: Any, most: int) -> Any:
+    """The largest entries of each row, ties by column, as float."""
+    rows = np.repeat(np.arange(similarity.shape[0]), np.diff(similarity.indptr))
+    order = np.lexsort((similarity.indices, -similarity.data, rows))
+    kept = order[np.arange(len(rows)) - similarity.indptr[rows] < most]
+    return sparse.csr_matrix(
+        (similarity.data[kept].astype(np.float32), (rows[kept], similarity.indices[kept])), similarity.shape
+    )
+
+
+def neighbours(nearest: int) -> Method:
+    """What the `nearest` references with the highest cosine to the user's items acted on, each as much as its cosine
+    (Resnick et al. 1994, "GroupLens", for baskets). The user is no neighbour of its own."""
+
+    def learn(items: Items) -> Score:
+        users, seen = items.references.users, items.references.seen
+        length = np.sqrt(np.maximum(np.diff(seen.indptr), 1)).astype(np.float32)
+        by_item = sparse.diags(1 / length) @ seen
+
+        def score(histories: Histories) -> Floats:
+            own = np.sqrt(np.maximum(np.diff(histories.counts.indptr), 1)).astype(np.float32)
+            alike = np.asarray((histories.seen @ by_item.T).todense(), np.float32) / own[:, None]
+            alike[(alike <= 0) | (histories.users[:, None] == users)] = -np.inf
+            columns, counts = best(alike, nearest)
+            rows = np.repeat(np.arange(len(alike)), counts)
+            columns = columns[np.arange(nearest) < counts[:, None]]
+            near = sparse.csr_matrix((alike[rows, columns], (rows, columns)), alike.shape)
+            return np.asarray((near @ seen).todense(), np.float32)
+
+        return score
+
+    return learn
+
+
+def ease(penalty: float) -> Method:
+    """The linear model without self-similarity that is best in closed form (Steck 2019, "Embarrassingly Shallow
+    Autoencoders for Sparse Data"). N x N dense: for catalogues of some thousand items."""
+
+    def learn(items: Items) -> Score:
+        gram = items.together.toarray() + penalty * np.eye(len(items.item_id))
+        inverse = linalg.inv(gram, overwrite_a=True, assume_a="pos")
+        weights = -inverse / np.diag(inverse)
+        np.fill_diagonal(weights, 0)
+        table = weights.astype(np.float32)
+        return lambda histories: np.asarray(histories.seen @ table)
+
+    return learn
+
+
+def ials(alpha: float, regularisation: float, rank: int = 64, iterations: int = 10, seed: int = 17) -> Method:
+    """Weighted factorization of implicit feedback (Hu et al. 2008) by the engine of this package, on the references;
+    every user is then solved exactly, as each night does. The weight of a pair is log(1 + events)."""
+    from nightrec.als.objective import EXACT_STEPS, Objective, Rows
+
+    def entries(matrix: Any) -> Rows:
+        weights = np.log1p(matrix.data).astype(np.float32)
+        return Rows(matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), weights)
+
+    def learn(items: Items) -> Score:
+        objective, counts = Objective(alpha, regularisation), items.references.counts
+        users, columns = entries(counts), entries(counts.T.tocsr())
+        factors = np.random.default_rng(seed).normal(0, 0.1, (counts.shape[1], rank)).astype(np.float32)
+        people = np.zeros((counts.shape[0], rank), np.float32)
+        for _ in range(iterations):
+            objective.solve(users, people, factors, factors.T.astype(np.float64) @ factors, 3)
+            objective.solve(columns, factors, people, people.T.astype(np.float64) @ people, 3)
+        table = factors.astype(np.float64)
+        gram = table.T @ table
+
+        def score(histories: Histories) -> Floats:
+            solved = np.zeros((histories.counts.shape[0], rank))
+            objective.solve(entries(histories.counts), solved, table, gram, EXACT_STEPS)
+            return (solved @ table.T).astype(np.float32)
+
+        return score
+
+    return learn
+
+
+def trending(scores: Floats, trend: Floats) -> Floats:
+    """Scores times the items' trend; those below 0 stay as they are."""
+    return np.where(scores > 0, scores * trend, scores)
+
+
+def best(scores: Floats, k: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Columns of each row's k largest scores above minus infinity, best first, ties by column, then -1; and how many
+    there are."""
+    columns, counts = np.full((len(scores), k), -1, np.int32), np.zeros(len(scores), np.int32)
+    _best(scores, columns, counts)
+    return columns, counts
+
+
+@njit(cache=True, nogil=True)
+def _best(scores: Any, columns: Any, counts: Any) -> None:
+    k = columns.shape[1]
+    for row in range(len(scores)):
+        for column in range(scores.shape[1]):
+            score, count = scores[row, column], counts[row]
+            if score == -np.inf or (count == k and score <= scores[row, columns[row, k - 1]]):
+                continue
+            place = min(count, k - 1)
+            while place > 0 and score > scores[row, columns[row, place - 1]]:
+                columns[row, place] = columns[row, place - 1]
+                place -= 1
+            columns[row, place] = column
+            counts[row] = min(count + 1, k)

@@ -1,0 +1,263 @@
+"""What every method's lists were worth after each cut: baselines tuned on the window before it, paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from nightrec import raw
+from nightrec.evaluation import asof, baselines
+from nightrec.evaluation.baselines import Items
+from nightrec.evaluation.lists import OURS, Judging, Method, Shelf
+from nightrec.metrics import bootstrap, catalogue, probability, reach
+from nightrec.profiles.items import item_profiles
+from nightrec.store import Where, arrow
+from nightrec.tables import (
+    CANDIDATES,
+    CLEAN_EVENTS,
+    ITEM_EMBEDDINGS,
+    ITEM_PROFILES,
+    RANKED_TOPK,
+    SOURCES,
+    USER_PROFILES,
+)
+
+if TYPE_CHECKING:
+    from nightrec.night import Night
+
+# Items up to which EASE is run: its N x N takes 100 MB for each setting.
+SQUARE_ITEMS = 5000
+# Segments with a slice of their own, the largest.
+SEGMENTS = 8
+DEPTHS = (100, 500)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What was found at one cut, in sums that can be pooled. `settings` are those the window before chose."""
+
+    date: date
+    methods: tuple[str, ...]
+    settings: Mapping[str, str]
+    figures: bootstrap.Resampled  # names: (method, figure or slice)
+    slices: tuple[str, ...]
+    coverage: Mapping[str, float]
+    reach: Mapping[tuple[str, int], tuple[float, int]]
+    calibration: probability.Calibration
+
+
+def families(items: int) -> dict[str, dict[str, baselines.Method]]:
+    """The baselines for a catalogue of so many items: per family, its settings."""
+    windows = {f"popularity of {days} days": n for n, days in enumerate(baselines.WINDOWS)}
+    found: dict[str, dict[str, baselines.Method]] = {
+        **{name: {"": baselines.popularity(n)} for name, n in windows.items()},
+        "popularity ever": {"": baselines.popularity(baselines.EVER)},
+        "habit": {f"half-life {days} days": baselines.habit(float(days)) for days in (14, 60, 1000)},
+        "item cosine": {f"shrink {shrink}": baselines.cosine(float(shrink)) for shrink in (0, 10, 100)},
+        "item BM25": {f"nearest {nearest}": baselines.bm25(nearest) for nearest in (20, 200)},
+        "neighbour users": {f"nearest {nearest}": baselines.neighbours(nearest) for nearest in (50, 200)},
+        "iALS": {
+            f"alpha {alpha}, penalty {penalty}": baselines.ials(float(alpha), penalty)
+            for alpha, penalty in ((10, 0.05), (10, 0.2), (2, 0.1))
+        },
+    }
+    if items <= SQUARE_ITEMS:
+        found["EASE"] = {f"penalty {penalty}": baselines.ease(float(penalty)) for penalty in (30, 200, 1000)}
+    return found
+
+
+def judge(night: Night, days: int) -> Cut:
+    """The lists that the night of a cut made, and the baselines', by the `days` of clean events after it."""
+    chosen = _tuned(night.at(night.date - timedelta(days=days)), days)
+    offered = _offered(night)
+    log = _Log.of(night, days, offered["item_id"].combine_chunks())
+    judging = log.judging(
+        [Method(family, setting, trend) for (family, trend), setting in chosen.items()],
+        Shelf.of(log.items, _vectors(night, offered["text_hash"])),
+        everyone=log.numbers(_everyone(night)),
+        segments=_segments(night),
+    )
+    users = _judged_users(night, log).persist()
+    rows = judging.judged(_spread(night, users)).persist()
+    try:
+        return Cut(
+            night.date,
+            tuple(judging.names),
+            {OURS: "", **{Method(family, setting, trend).name: setting for (family, trend), setting in chosen.items()}},
+            bootstrap.resampled(rows, judging.columns),
+            tuple(judging.slices),
+            catalogue.coverage(rows, judging.names, len(log.items.item_id)),
+            reach.reach(_nominated(night, log, users), _truth(users), SOURCES, DEPTHS, judging.k),
+            probability.calibration(_predicted(night, log)),
+        )
+    finally:
+        for frame in (rows, users, log.users):
+            frame.unpersist()
+
+
+def _tuned(night: Night, days: int) -> dict[tuple[str, bool], str]:
+    """Of each family, without and with trend, the setting of highest NDCG on the `days` after the night; ties to the
+    first. The night lies so many days before a cut: the window ends with the cut."""
+    events = night.store.read(CLEAN_EVENTS).where(F.col("ingest_date") <= F.lit(night.date))
+    snapshot = raw.items(night.spark, night.config.paths.raw, night.date)
+    profiles = item_profiles(snapshot.rows if snapshot else None, events, night.date, night.config.profiles.recent_days)
+    offered = profiles.where("is_available").select("item_id").toArrow().sort_by("item_id")
+    log = _Log.of(night, days, offered["item_id"].combine_chunks())
+    known = families(len(log.items.item_id))
+    methods = [
+        Method(family, setting, trend)
+        for family, settings in known.items()
+        for setting in settings
+        if len(settings) > 1
+        for trend in (False, True)
+    ]
+    judging = log.judging(methods, Shelf.of(log.items))
+    asked = _spread(night, log.users.where(F.size("truth") > 0))
+    # Every setting is a method of its own here; two of a family share the name.
+    found = bootstrap.resampled(judging.judged(asked), range(len(judging.columns)))
+    log.users.unpersist()
+    width = len(judging.columns) // max(len(methods), 1)
+    worth = {method: found.totals[n * width] for n, method in enumerate(judging.methods)}
+
+    def ndcg(family: str, trend: bool, setting: str) -> float:
+        return float(worth.get(Method(family, setting, trend), 0.0))
+
+    return {
+        (family, trend): max(settings, key=partial(ndcg, family, trend))
+        for family, settings in known.items()
+        for trend in (False, True)
+    }
+
+
+@dataclass(frozen=True)
+class _Log:
+    """What is known as of a night and came after it: item side, and one row per user (asof.users, in Spark's cache)."""
+
+    k: int
+    repeats_allowed: bool
+    items: Items
+    index: DataFrame  # item_id, item
+    users: DataFrame
+
+    @classmethod
+    def of(cls, night: Night, days: int, item_id: pa.Array) -> _Log:
+        """As of the night's date; `days` after it are the truth. `item_id`: what was on offer, sorted."""
+        allowed = night.config.candidates.repeats_allowed
+        numbers = pa.table({"item_id": item_id, "item": pa.array(range(len(item_id)), pa.int32())})
+        index = night.spark.createDataFrame(numbers)
+        events = night.store.read(CLEAN_EVENTS)
+        users = asof.users(events, index, night.date, days, repeats_allowed=allowed).persist()
+        return cls(night.config.lists.k, allowed, asof.items(users, item_id), index, users)
+
+    def judging(
+        self,
+        methods: Sequence[Method],
+        shelf: Shelf,
+        everyone: Sequence[int] | None = None,
+        segments: Sequence[str] = (),
+    ) -> Judging:
+        """The pass over the users, each family learned once per setting."""
+        known = families(len(self.items.item_id))
+        wanted = dict.fromkeys((method.family, method.setting) for method in methods)
+        learned = {(family, setting): known[family][setting](self.items) for family, setting in wanted}
+        ordered = [method for key in wanted for method in methods if (method.family, method.setting) == key]
+        return Judging(
+            self.k, self.repeats_allowed, shelf, self.items.trend, ordered, learned, everyone, tuple(segments)
+        )
+
+    def numbers(self, item_ids: pa.ChunkedArray) -> list[int]:
+        """Numbers of items, -1 for those not on offer."""
+        return list(pc.index_in(item_ids, value_set=self.items.item_id).fill_null(-1).to_pylist())
+
+
+def _offered(night: Night) -> pa.Table:
+    """item_id, text_hash of what the night could list, by item_id."""
+    columns = ["item_id", "text_hash", "is_available"]
+    profiles = arrow(night.store.warehouse, ITEM_PROFILES, {"run_date": night.date}, columns)
+    offered = profiles.filter(profiles["is_available"])
+    return pa.table({name: offered[name].cast(pa.string()) for name in columns[:2]}).sort_by("item_id")
+
+
+def _spread(night: Night, users: DataFrame) -> DataFrame:
+    """With `_user`, over all cores: a few thousand users are little to shuffle, and much to score."""
+    return users.repartition(night.config.spark.partitions, "user_id").withColumn("_user", F.xxhash64("user_id"))
+
+
+def _everyone(night: Night) -> pa.ChunkedArray:
+    """Items of the list for users without one, in order."""
+    where: Where = {"run_date": night.date, "list_kind": "everyone"}
+    rows = arrow(night.store.warehouse, RANKED_TOPK, where, ["rank", "item_id"]).sort_by("rank")
+    return rows["item_id"].cast(pa.string())
+
+
+def _vectors(night: Night, hashes: pa.ChunkedArray) -> np.ndarray:
+    """N x D: each item's text vector, 0 where it has none."""
+    known = arrow(night.store.warehouse, ITEM_EMBEDDINGS, {"encoder": night.config.encoder.id}, ["text_hash", "vector"])
+    places = pc.index_in(hashes, value_set=known["text_hash"].cast(pa.string()).combine_chunks())
+    has = np.asarray(places.is_valid())
+    flat = known["vector"].combine_chunks().flatten().to_numpy().astype(np.float32)
+    table = flat.reshape(known.num_rows, -1) if known.num_rows else np.zeros((0, 0), np.float32)
+    rows = np.zeros((len(has), table.shape[1]), np.float32)
+    rows[has] = table[np.asarray(places.drop_null())]
+    return rows
+
+
+def _segments(night: Night) -> list[str]:
+    """The largest segments of the night, ties by name."""
+    counted = night.store.read(USER_PROFILES, {"run_date": night.date}).where("segment IS NOT NULL").groupBy("segment")
+    largest = counted.count().orderBy(F.col("count").desc(), "segment").limit(SEGMENTS)
+    return [row["segment"] for row in largest.select("segment").collect()]
+
+
+def _ranked(night: Night, log: _Log) -> DataFrame:
+    """user_id, rank, item (-1 where it is not on offer), score of the users' own lists."""
+    lists = night.store.read(RANKED_TOPK, {"run_date": night.date}).where("list_kind = 'user'")
+    numbered = lists.join(F.broadcast(log.index), "item_id", "left")
+    item = F.coalesce("item", F.lit(-1)).alias("item")
+    return numbered.select(F.col("list_key").alias("user_id"), "rank", item, "score")
+
+
+def _judged_users(night: Night, log: _Log) -> DataFrame:
+    """The users of log.users with truth, with `ours`: their list by number, NULL without one; and `segment`."""
+    own = (
+        _ranked(night, log)
+        .groupBy("user_id")
+        .agg(F.sort_array(F.collect_list(F.struct("rank", "item")))["item"].alias("ours"))
+    )
+    segment = night.store.read(USER_PROFILES, {"run_date": night.date}).select("user_id", "segment")
+    judged = log.users.where(F.size("truth") > 0)
+    return judged.join(own, "user_id", "left").join(segment, "user_id", "left")
+
+
+def _truth(users: DataFrame) -> DataFrame:
+    return users.select("user_id", F.explode("truth").alias("item_id"))
+
+
+def _nominated(night: Night, log: _Log, users: DataFrame) -> DataFrame:
+    """user_id, item_id (its number) and the sources' ranks: what each judged user's list was made from."""
+    ranks = [F.col("item").alias("item_id"), *(F.col(f"{source}_rank") for source in SOURCES)]
+    rows = night.store.read(CANDIDATES, {"run_date": night.date, "als_model": night.als_model}).join(
+        F.broadcast(log.index), "item_id"
+    )
+    own = rows.where("list_kind = 'user'").select(F.col("list_key").alias("user_id"), *ranks)
+    everyone = rows.where("list_kind = 'everyone'").select(*ranks)
+    others = users.where("ours IS NULL").select("user_id").crossJoin(F.broadcast(everyone))
+    return own.unionByName(others)
+
+
+def _predicted(night: Night, log: _Log) -> DataFrame:
+    """`probability` and `label` of each item of the lists that the ranker ordered: those of users with a history."""
+    known = log.users.where("events > 0").select("user_id", "truth")
+    label = F.array_contains("truth", F.col("item")).cast("double").alias("label")
+    # Scores have 6 decimals.
+    inside = F.least(F.greatest("score", F.lit(1e-6)), F.lit(1 - 1e-6)).alias("probability")
+    return _ranked(night, log).where("item >= 0").join(known, "user_id").select(inside, label)

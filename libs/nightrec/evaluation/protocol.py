@@ -1,0 +1,87 @@
+"""Rolling cuts in time: train and run a night as of each, then judge its lists and the baselines' on what came after.
+
+The night's own stages are called, from cleaning to ranked_topk, in a warehouse of the evaluation's own: what is
+measured is what a deployment would have published. The cuts are walked forwards, and nothing that arrived after a cut
+is cleaned before its lists are made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+from nightrec import raw, runner
+from nightrec.config import Config
+from nightrec.errors import UsageError
+from nightrec.evaluation.findings import Findings, findings
+from nightrec.evaluation.judge import Cut, judge
+from nightrec.night import Books, Night
+from nightrec.pipeline import NIGHT, stage, training
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from nightrec.runner import Watch
+
+
+def apart(config: Config) -> Config:
+    """The same deployment with tables, models and exports of its own, below its folder of reports."""
+    root = f"{config.paths.reports}/evaluation"
+    own = {name: f"{root}/{name}" for name in ("warehouse", "models", "exports")}
+    return config.model_copy(update={"paths": config.paths.model_copy(update=own)})
+
+
+def cuts(config: Config, count: int, days: int) -> list[date]:
+    """The last `count` dates, `days` apart, that have `days` of arrived events after them. Raises UsageError where the
+    log is too short to train before the first."""
+    arrived = raw.ingest_dates(config.paths.raw, "events")
+    needed = days * count + config.ranker.horizon_days * config.ranker.past_cuts
+    if not arrived or arrived[-1] - timedelta(days=needed) < arrived[0]:
+        raise UsageError(
+            f"{count} cuts of {days} days and {config.ranker.past_cuts} training cuts of {config.ranker.horizon_days} "
+            f"days need {needed} days before the last; the {len(arrived)} dates of {config.paths.raw} do not reach so "
+            "far back: ask for fewer or shorter ones"
+        )
+    return [arrived[-1] - timedelta(days=days * n) for n in range(count, 0, -1)]
+
+
+def evaluate(
+    spark: SparkSession, config: Config, wanted: list[date], days: int, watch: Watch, tell: Callable[[Books], None]
+) -> Findings:
+    """Run and judge each cut in a new warehouse (`config` is `apart`'s); `tell` hears of every stage as it ends."""
+    _remove(spark, config.paths.warehouse)
+    judged: list[Cut] = []
+    replayed: set[date] = set()
+    for cut in wanted:
+        with Night(spark, config, cut, warm=True) as night:
+            for books in _night(night, watch, replayed):
+                tell(books)
+        replayed |= {step.date(cut) for step in training(config.ranker) if step.replay}
+        # At once: the next cut may replay this night, with candidates for users alone.
+        with Night(spark, config, cut + timedelta(days=days)) as later:
+            with watch(f"clean_events {later.date}"):
+                tell(runner.run_stage(later, stage("clean_events")))
+            started = time.monotonic()
+            with watch(f"judge {cut}"):
+                judged.append(judge(later.at(cut), days))
+            tell(Books("judge", cut, (), time.monotonic() - started, 0.0))
+    return findings(judged, config.lists.k, days)
+
+
+def _remove(spark: SparkSession, folder: str) -> None:
+    """What an earlier evaluation left, perhaps of another config: cleaned events are not cleaned again."""
+    jvm: Any = spark._jvm
+    path = jvm.org.apache.hadoop.fs.Path(folder)
+    path.getFileSystem(spark._jsc.hadoopConfiguration()).delete(path, True)
+
+
+def _night(night: Night, watch: Watch, replayed: set[date]) -> Iterator[Books]:
+    clean, *rest = NIGHT[: NIGHT.index(stage("ranked_topk")) + 1]
+    with watch(f"{clean.name} {night.date}"):
+        yield runner.run_stage(night, clean)
+    yield from runner.train(night, watch, replayed)
+    for step in rest:
+        with watch(f"{step.name} {night.date}"):
+            yield runner.run_stage(night, step)
