@@ -13,6 +13,7 @@ from nightrec.features import FEATURES
 from nightrec.models import ranker_model_id
 from nightrec.night import Night
 from nightrec.ranker import model
+from nightrec.ranker.blend import PLAIN
 from nightrec.store import arrow
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
 
@@ -45,7 +46,7 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
     file = Path(training.config.paths.models) / row["weights"]
     assert file.parts[-2:] == (row["model_id"], "model.safetensors")
     assert len(model.loaded(model.read(file, row["weights_sha256"])).mean) == len(FEATURES)
-    assert set(dict(row["choices"])) == {"network", "trees", "all"}
+    assert set(dict(row["choices"])) == {"network", "trees", "all", *PLAIN}
     assert books.rows("written") == 1
 
     training.run("ranker_model", run)
