@@ -32,10 +32,12 @@ def run(night: Night) -> None:
     )
     rows = nominating.item_rows(inputs)
     days, partitions = settings.profiles.recent_days, settings.spark.partitions
-    # Read three times: for counts, for neighbours, for what to mask.
+    # Read several times: for counts, for neighbours, for what to mask.
     histories = nominating.histories(inputs.events, rows["item_id"], night.date, days, settings.candidates).persist()
     try:
-        items = nominating.catalogue(rows, histories, inputs.user_profiles, settings.candidates, partitions)
+        items = nominating.catalogue(
+            rows, histories, inputs.user_profiles, settings.candidates, run_date=night.date, partitions=partitions
+        )
         frame = nominating.candidates(
             nominating.lists(inputs, histories, settings.profiles.recent_items, users_only=night.is_replay),
             items,
