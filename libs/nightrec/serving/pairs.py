@@ -107,7 +107,7 @@ def adding(width: int, *ways: Weights) -> Callable[[Batches], Batches]:
 def _runs(group: Ints) -> tuple[Ints, Ints]:
     """Starts and ends of the runs of equal values."""
     starts = np.flatnonzero(np.diff(group, prepend=-1))
-    return starts, np.append(starts[1:], len(group))
+    return starts, np.append(starts[1:], len(group))[: len(starts)]
 
 
 def _listed(sums: Any) -> pa.RecordBatch:
