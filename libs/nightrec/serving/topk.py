@@ -26,19 +26,19 @@ def split(candidates: DataFrame, users: DataFrame) -> tuple[DataFrame, DataFrame
 
 
 def ranked_topk(
-    scored: DataFrame, ladder: DataFrame, items: DataFrame, users: DataFrame, *, k: int, run_date: date,
+    scored: DataFrame | None, ladder: DataFrame, items: DataFrame, users: DataFrame, *, k: int, run_date: date,
     pins: Mapping[str, int],
 ) -> DataFrame:  # fmt: skip
     """One row per item of each list, at most `k` of them, as in tables.RANKED_TOPK.
 
     scored: candidates with `score` in (0, 1): ordered by score rounded to 6 decimals, then item id. Their source is the
-    candidate's. A score that is not a number comes first, where the audit sees it.
+    candidate's. A score that is not a number comes first, where the audit sees it. None where there is no ranker.
     ladder: candidates without a score: ordered by the first step of the ladder that nominated the item, then by its
     rank there, then item id. Score is 1/position, source is the one that nominated the item at that step.
     pins: the places that editorial picks have (see `pinned`).
     A list with fewer candidates than `k` is as long as they are; `shortfalls` records it.
     """
-    rows = by_score(scored).unionByName(by_ladder(ladder))
+    rows = by_ladder(ladder) if scored is None else by_score(scored).unionByName(by_ladder(ladder))
     best_first = [F.col("score").desc_nulls_last(), F.col("_place"), F.col("item_id")]
     places = {item: slot for item, slot in pins.items() if slot <= k}
     if places:
