@@ -35,7 +35,7 @@ class Weighing(Protocol):
     """One way of weighing pairs."""
 
     def weights(self, users: pa.RecordBatch, width: int) -> Any:
-        """What some users (as in `candidates.histories`) add to each pair: width x width, sparse, whole numbers."""
+        """What some users (as in `histories`) add to each pair: width x width, sparse, whole numbers."""
 
     def similarity(self, items: Ints, neighbours: Ints, sums: Doubles, /) -> Doubles:
         """Of pairs and what all users added to them; where it is not above 0 the two are no neighbours."""

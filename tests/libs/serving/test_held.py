@@ -62,6 +62,7 @@ def test_what_says_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert held.telling(holders, 100).tolist() == [2, 6, 7, 8]  # the rarest that cost no more
     monkeypatch.setattr(held, "_MET", (2**2 + 2 * 7**2 - 1) / 100)
     assert held.telling(holders, 100).tolist() == [2]  # all of one size, or none of them
+    monkeypatch.undo()
     assert held.telling(np.array([2, 1]), 2).tolist() == [0]  # two items may share what both have
     assert held.telling(np.zeros(0, int), 5).tolist() == []
 
