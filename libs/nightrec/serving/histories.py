@@ -1,4 +1,4 @@
-"""What every user did, as the candidates stage reads it: latest items, what they must not be shown, and counts of both."""
+"""What every user did, as the candidates stage reads it: latest items, what is hidden from them, and counts of both."""
 
 from __future__ import annotations
 
