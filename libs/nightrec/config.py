@@ -201,7 +201,9 @@ class Candidates(_Section):
         "from, until, slot, priority}: shown on the days from .. until, of larger priority first, and in lists of "
         "users, segments and everyone at place slot, where a user may be shown it",
     )
-    neighbours: Positive = Field(100, description="similar items kept per item, by each source that knows them")
+    neighbours: Positive = Field(
+        100, description="similar items kept per item by each source that knows them: 12 bytes each in every worker"
+    )
     basket: Positive = Field(
         200,
         description="latest items per user that count as own and for pairs of items; bounds their cost at users x "
