@@ -11,8 +11,11 @@ from itertools import chain
 from nightrec.tables import WINDOWS
 
 # Sources whose score says something of any item, and those of them that also come times the item's trend.
-SCORED = ("als", "cooccurrence", "linear", "text", "habit", "segment")
-RISING = ("als", "cooccurrence", "linear")
+SCORED = (
+    "als", "neighbour_users", "cooccurrence", "bm25", "linear", "transitions", "text", "keywords", "attributes",
+    "habit", "segment",
+)  # fmt: skip
+RISING = ("als", "neighbour_users", "cooccurrence", "linear", "transitions")
 _WITHIN_LIST = ("share", "z", "place")
 
 GROUPS: dict[str, tuple[str, ...]] = {

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from nightrec.serving.item_facts import item_facts
+from nightrec.serving.neighbour_users import References
 from nightrec.serving.vectors import Vectors, index_bytes
 from nightrec.tables import WINDOWS
 
@@ -60,6 +61,7 @@ class Catalogue:
     rising: Vectors  # N x D, factors times the item's trend
     vectors: Vectors  # N x E
     neighbours: Mapping[str, Any]  # per source N x A, sparse rows of similarities
+    references: References
     segments: pa.StringArray  # S
     segment_counts: Any  # S x A, sparse rows of shrunk user counts above 0
     popularity: Ints  # A x 2: recent users, users ever
@@ -74,10 +76,12 @@ class Catalogue:
 
     @classmethod
     def of(
-        cls, rows: pa.Table, neighbours: Mapping[str, pa.Table], segments: pa.Table, editorial: Sequence[str]
-    ) -> Catalogue:
+        cls, rows: pa.Table, neighbours: Mapping[str, pa.Table], segments: pa.Table, editorial: Sequence[str],
+        references: pa.Table, nearest: int,
+    ) -> Catalogue:  # fmt: skip
         """From items in id order (the columns of `candidates.item_rows`), per source its neighbours (`item_idx`,
-        `neighbour_idx`, `similarity`), and segments (`segment`, `item_idx`, `users`).
+        `neighbour_idx`, `similarity`), segments (`segment`, `item_idx`, `users`), and reference users (`user_id`,
+        `basket`), of whom the `nearest` speak for a user.
 
         Ids of the editorial list that are not among the items, or not available, are passed over.
         """
@@ -112,6 +116,7 @@ class Catalogue:
                 )
                 for source, table in neighbours.items()
             },
+            references=References.of(references, column, len(columns), nearest),
             segments=names,
             segment_counts=_sparse(
                 pc.index_in(segments["segment"], value_set=names).to_numpy(),

@@ -60,6 +60,11 @@ def scores(lists: Lists, items: Catalogue, offsets: Ints, columns: Ints) -> Mapp
             lists.recent.offsets, lists.recent.values, weights, table.indptr, table.indices, table.data, offsets,
             columns, items.width, found[source],
         )  # fmt: skip
+    taken = items.references.taken
+    kernel.added(
+        lists.alike.offsets, lists.alike.values, lists.likeness, taken.indptr, taken.indices, taken.data, offsets,
+        columns, items.width, found["neighbour_users"],
+    )  # fmt: skip
     has = lists.segment >= 0
     entries = np.concatenate([[0], np.cumsum(has)])
     table = items.segment_counts
