@@ -85,6 +85,8 @@ def _table(rng: np.random.Generator, rows: int, split: str, start: int = 0) -> p
         "user_id": [f"user-{user}" for user in number // 100],
         "item_id": [f"item-{item}" for item in number * 7919 % 20_011],
         "label": (rng.random(rows) < chance).astype(np.float32),
+        "kinds": pa.array([[]] * rows, pa.list_(pa.string())),
+        "rating": pa.nulls(rows, pa.float64()),
         "features": pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * _WIDTH, values.reshape(-1)),
     })
 

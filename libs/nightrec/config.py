@@ -205,6 +205,16 @@ class Ranker(_Section):
     negatives_share: float = Field(
         0.4, gt=0, le=1, description="share of the examples without action that is kept for training"
     )
+    loss: Literal["binary", "pairwise", "listwise", "both", "squared"] = Field(
+        "binary",
+        description="of the network. binary: cross-entropy of each example; pairwise: of two of a list, one acted on; "
+        "listwise: of a softmax over the list; both: mean of binary and listwise; squared: error of ratings",
+    )
+    popularity_correction: float = Field(
+        0.0,
+        description="times the logarithm of the share of lists that hold the item, taken off its logit in training: 1 "
+        "as in Yi et al. 2019; below 0, rare items gain",
+    )
     hidden: tuple[Positive, ...] = Field((64, 32), description="widths of the hidden layers")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     learning_rate: float = Field(2e-3, gt=0)

@@ -310,7 +310,9 @@ RANKER_EXAMPLES = Table(
             "1 where the user acted on the item in the horizon after the cut, else 0",
             check="label IN (0, 1)",
         ),
-        Column("features", "array<float>", "in the order of ranker.features.FEATURES"),
+        Column("kinds", "array<string>", "event types of a weight above 0 by which the user did so; empty without"),
+        Column("rating", "double", "the latest rating among them; null where there is none", nullable=True),
+        Column("features", "array<float>", "in the order of nightrec.features.FEATURES"),
     ),
 )
 

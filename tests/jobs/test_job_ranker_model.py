@@ -30,7 +30,8 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
     values = np.random.default_rng(2).normal(size=(400, len(FEATURES)))
     store.put(RANKER_EXAMPLES, [
         {"as_of_date": AS_OF, "cut_date": AS_OF, "split": "valid" if n % 4 else "train", "user_id": f"u{n % 7}",
-         "item_id": f"i{n}", "label": float(row[0] > 0), "features": row.tolist()}
+         "item_id": f"i{n}", "label": float(row[0] > 0), "kinds": ["view"] if row[0] > 0 else [], "rating": None,
+         "features": row.tolist()}
         for n, row in enumerate(values)
     ], {"as_of_date": AS_OF})
 

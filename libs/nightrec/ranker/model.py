@@ -57,24 +57,25 @@ class Network(nn.Module):
 class DropoutMasks:
     """Per step one (B, H) mask per hidden layer: 0 with probability `dropout`, else 1 / (1 - dropout).
 
-    Each row of the whole batch has its own stretch of one counter-based stream (Philox; Salmon et al. 2011, "Parallel
-    random numbers: as easy as 1, 2, 3"), so a process draws only `rows`, the part of the batch that it takes, and the
-    number of processes changes nothing. Drawing the whole batch took a third of a step. 16 bits decide: probabilities
-    are multiples of 1/65536.
+    Each row of all that train has its own stretch of one counter-based stream (Philox; Salmon et al. 2011, "Parallel
+    random numbers: as easy as 1, 2, 3"), so a process draws only for the rows that it takes, and the number of
+    processes changes nothing. Drawing the whole batch took a third of a step. 16 bits decide: probabilities are
+    multiples of 1/65536.
     """
 
-    def __init__(self, hidden: Sequence[int], dropout: float, batch: int, rows: range, seed: int) -> None:
-        self._hidden, self._dropout, self._rows = hidden, dropout, len(rows)
+    def __init__(self, hidden: Sequence[int], dropout: float, seed: int) -> None:
+        self._hidden, self._dropout = hidden, dropout
         self._blocks = -(-sum(hidden) // 16)  # Philox gives 256 bits at a time
-        self._skip = (batch - len(rows)) * self._blocks
-        self._stream = np.random.Philox(key=seed).advance(rows.start * self._blocks)
+        self._stream = np.random.Philox(key=seed)
 
-    def draw(self) -> list[Tensor]:
-        """The masks of the next step; none without dropout."""
+    def draw(self, rows: range, of: int) -> list[Tensor]:
+        """The masks of some rows of the next step, which has `of` of them; none without dropout."""
         if self._dropout == 0:
             return []
-        drawn = self._stream.random_raw(self._rows * self._blocks * 4).view(np.uint16).reshape(self._rows, -1)
-        self._stream.advance(self._skip)
+        self._stream.advance(rows.start * self._blocks)
+        drawn = self._stream.random_raw(len(rows) * self._blocks * 4).view(np.uint16)
+        drawn = drawn.reshape(len(rows), self._blocks * 16)
+        self._stream.advance((of - rows.stop) * self._blocks)
         # As bytes: multiplying floats by booleans would convert them one by one.
         kept = torch.from_numpy((drawn >= round(self._dropout * 65536)).view(np.uint8))
         masks = kept[:, : sum(self._hidden)].float() / (1 - self._dropout)

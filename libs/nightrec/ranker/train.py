@@ -1,6 +1,6 @@
 """The training loop, read downwards: data, model, step, evaluate, keep the best.
 
-Every Horovod process runs `train`. They differ in nothing but which rows of a batch they take: the order of the
+Every Horovod process runs `train`. They differ in nothing but which rows of a step they take: the order of the
 examples and the dropout mask of each follow from one seed, so 1 and 2 processes walk the same path.
 A host without a GPU averages gradients over gloo; one with CUDA trains on the GPU of its local rank, over NCCL where
 Horovod was built with HOROVOD_GPU_OPERATIONS=NCCL.
@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from nightrec.config import Ranker
-from nightrec.errors import UsageError
 from nightrec.launch import from_first_of_host
+from nightrec.ranker import losses
 from nightrec.ranker.blend import Blend, chosen
 from nightrec.ranker.dataset import Read, Split, mapped_splits, write
+from nightrec.ranker.lessons import Batch, Lessons
 from nightrec.ranker.model import DropoutMasks, Network, dumped, flattened
 from nightrec.ranker.trees import loaded, margins
 
@@ -35,6 +35,8 @@ from nightrec.ranker.trees import loaded, margins
 NDCG_AT = 10
 # Examples whose intermediate results stay in a core's cache: scoring 65,536 at once took four times as long.
 _BLOCK = 4_096
+# Examples whose loss is summed at once: each positive makes pairs with all others of its list.
+_TOGETHER = 65_536
 
 
 @dataclass(frozen=True)
@@ -53,26 +55,26 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes]) -> Trained:
     """Train one network in all processes of the running Horovod job, and choose how it and `trees` (by kind, trained on
     the train split) are blended; every process returns the same.
 
-    `read` gives the examples (see dataset.write). Steps per epoch are equal on every process by construction: step s
-    takes rows s*B to (s+1)*B of the epoch's order, which wraps around at its end, and rank r the r-th slice of them.
-    `settings.batch` must divide by the number of processes. Stops after `patience` epochs without a lower loss on the
-    valid split, which lies later in time, and keeps the weights of the lowest.
+    `read` gives the examples (see dataset.write). Steps per epoch are equal on every process by construction: they all
+    cut the same order of the epoch into the same steps, and these into a part for each (see steps.Units). A step's loss
+    is over all its examples, whatever part of them a process has. Stops after `patience` epochs without a lower loss on
+    the valid split, which lies later in time, and keeps the weights of the lowest.
     """
-    if settings.batch % hvd.size():
-        raise UsageError(f"ranker.batch = {settings.batch} does not divide by horovod.processes = {hvd.size()}")
     torch.manual_seed(settings.seed)
     device = _device()
 
     # data
     train_split, valid_split = splits(read)
-    steps = math.ceil(len(train_split) / settings.batch)
-    share = settings.batch // hvd.size()
-    mine = range(hvd.rank() * share, (hvd.rank() + 1) * share)
-    masks = DropoutMasks(settings.hidden, settings.dropout, settings.batch, mine, settings.seed + 1)
+    train_set, valid_set = (Lessons.of(split, train_split, settings) for split in (train_split, valid_split))
+    masks = DropoutMasks(settings.hidden, settings.dropout, settings.seed + 1)
 
     # model
     mean, std = (torch.from_numpy(values).float() for values in train_split.scale())
-    network = Network(mean, std, torch.tensor(math.log(settings.negatives_share)), settings.hidden).to(device)
+    # Only a binary loss makes odds of what it sees, and can tell how they were changed by leaving out negatives.
+    shift = math.log(settings.negatives_share) if settings.loss in ("binary", "both") else 0.0
+    network = Network(mean, std, torch.tensor(shift), settings.hidden).to(device)
+    if settings.loss == "squared":
+        network.output.bias.data.fill_(train_set.mean_target)
     hvd.broadcast_parameters(network.state_dict(), root_rank=0)
     weights, gradient = flattened(network)
     optimizer = torch.optim.AdamW(
@@ -84,15 +86,15 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes]) -> Trained:
     for epoch in range(1, settings.epochs + 1):
         # step
         network.train()
-        batches = _batches(train_split, settings, epoch, mine, masks, device)
-        total = torch.zeros((), device=device)
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(train_set.units.starts))
+        batches = _batches(train_set, order, settings.batch, masks, device)
+        total, steps = torch.zeros((), device=device), 0
         taken = next(batches, None)
         while taken:
-            features, labels, dropped = taken
-            loss = functional.binary_cross_entropy_with_logits(network(features, dropped), labels)
+            loss = taken.loss(network(taken.features, taken.dropped)) * hvd.size()  # which averaging divides by again
             gradient.zero_()
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+            loss.backward()
+            total, steps = total + loss.detach(), steps + 1
             # While the gradients are on their way, the next batch is gathered.
             sent = hvd.allreduce_async_(gradient, name="gradient") if hvd.size() > 1 else None
             taken = next(batches, None)
@@ -102,7 +104,7 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes]) -> Trained:
 
         # evaluate
         train_loss = float(hvd.allreduce(total / steps, name="train_loss"))
-        valid_loss, valid_ndcg = evaluate(network, valid_split, device)
+        valid_loss, valid_ndcg = evaluate(network, valid_set, device)
         epochs.append({"epoch": epoch, "train_loss": train_loss, "valid_loss": valid_loss, "valid_ndcg": valid_ndcg})
 
         # keep the best
@@ -117,7 +119,7 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes]) -> Trained:
     blend, choices = chosen(
         {member: found.astype(np.float64) for member, found in scores.items()},
         valid_split.labels,
-        lambda mean: ndcg(valid_split.users, mean, valid_split.labels, NDCG_AT),
+        lambda mean: ndcg(valid_split.lists, mean, valid_split.labels, NDCG_AT),
     )
     return Trained(dumped(network), best_epoch, epochs, blend, choices)
 
@@ -143,20 +145,14 @@ def splits(read: Read) -> tuple[Split, Split]:
     return mapped
 
 
-Batch = tuple[Tensor, Tensor, list[Tensor]]
-
-
 def _batches(
-    split: Split, settings: Ranker, epoch: int, mine: range, masks: DropoutMasks, device: torch.device
+    lessons: Lessons, order: npt.NDArray[np.int64], batch: int, masks: DropoutMasks, device: torch.device
 ) -> Iterator[Batch]:
-    """Features, labels and dropout masks of this process's rows, step by step of an epoch."""
-    order = np.random.default_rng([settings.seed, epoch]).permutation(len(split))
-    steps = math.ceil(len(split) / settings.batch)
-    order = np.resize(order, steps * settings.batch)  # repeats from its start
-    for start in range(0, len(order), settings.batch):
-        rows = order[start + mine.start : start + mine.stop]
-        features, labels = torch.from_numpy(split.features[rows]), torch.from_numpy(split.labels[rows])
-        yield features.to(device), labels.to(device), [mask.to(device) for mask in masks.draw()]
+    """This process's part of every step of an epoch, with a dropout mask per row."""
+    for step in lessons.units.steps(batch, order, hvd.rank(), hvd.size()):
+        features = torch.from_numpy(lessons.split.features[step.rows])
+        dropped = [mask.to(device) for mask in masks.draw(step.place, step.rows_of_all)]
+        yield Batch(lessons, step, features.to(device), dropped)
 
 
 def _device() -> torch.device:
@@ -168,13 +164,17 @@ def _device() -> torch.device:
     return torch.device("cpu")
 
 
-def evaluate(network: Network, split: Split, device: torch.device) -> tuple[float, float]:
+def evaluate(network: Network, lessons: Lessons, device: torch.device) -> tuple[float, float]:
     """Loss and NDCG over a split: every process scores its part, then all hold all scores and so decide alike."""
-    logits = _scores(network, split, device)
-    loss = functional.binary_cross_entropy_with_logits(
-        torch.from_numpy(logits).double(), torch.tensor(split.labels).double()
-    )
-    return float(loss), ndcg(split.users, logits, split.labels, NDCG_AT)
+    scores = _scores(network, lessons.split, device)
+    exact = torch.from_numpy(scores).double()
+    found, weight, rows = [0.0, 0.0], 0.0, 0
+    for step in lessons.units.steps(_TOGETHER, np.arange(len(lessons.units.starts))):
+        found = [total + float(part) for total, part in zip(found, lessons.sums(exact[step.rows], step), strict=False)]
+        weight, rows = weight + step.weight_of_all, rows + step.rows_of_all
+    sizes = losses.sizes(lessons.loss, rows, weight)
+    loss = float(np.mean([total / size for total, size in zip(found, sizes, strict=True)]))
+    return loss, ndcg(lessons.split.lists, scores, lessons.split.labels, NDCG_AT)
 
 
 def _scores(network: Network, split: Split, device: torch.device) -> npt.NDArray[np.float32]:
@@ -204,19 +204,19 @@ def _part(split: Split) -> npt.NDArray[np.float32]:
 
 
 def ndcg(
-    users: npt.NDArray[np.int32], scores: npt.NDArray[np.floating], labels: npt.NDArray[np.float32], k: int,
+    lists: npt.NDArray[np.int32], scores: npt.NDArray[np.floating], labels: npt.NDArray[np.float32], k: int,
 ) -> float:
-    """Mean NDCG@k over the users with a positive among their examples; 0 where there is none. All arguments are (N,).
+    """Mean NDCG@k over the lists with a positive among their examples; 0 where there is none. All arguments are (N,).
 
     Binary relevance, discount 1/log2(rank + 1), ideal over min(k, positives) (Järvelin & Kekäläinen 2002, "Cumulated
     gain-based evaluation of IR techniques"). Equal scores keep the order of the rows.
     """
-    order = np.lexsort((-scores, users))
-    _, first, user = np.unique(users[order], return_index=True, return_inverse=True)
-    place = np.arange(len(order)) - first[user]
+    order = np.lexsort((-scores, lists))
+    _, first, number = np.unique(lists[order], return_index=True, return_inverse=True)
+    place = np.arange(len(order)) - first[number]
     discount = 1 / np.log2(np.arange(k) + 2)
     gain = np.where(place < k, labels[order] * discount[np.minimum(place, k - 1)], 0)
-    positives = np.bincount(user, weights=labels[order]).astype(int)
+    positives = np.bincount(number, weights=labels[order]).astype(int)
     ideal = np.cumsum(discount)[np.clip(positives, 1, k) - 1]
     judged = positives > 0
-    return float((np.bincount(user, weights=gain) / ideal)[judged].mean()) if judged.any() else 0.0
+    return float((np.bincount(number, weights=gain) / ideal)[judged].mean()) if judged.any() else 0.0

@@ -1,0 +1,66 @@
+"""A split as the loss sees it, and one process's part of a step of it. Letters: N examples of a split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from nightrec.config import Ranker
+from nightrec.ranker import losses
+from nightrec.ranker.dataset import Split
+from nightrec.ranker.steps import Taken, Units, log_shares
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """A split as a loss sees it: its `units`, the `target` (N,) of each example, and what is taken off its logit while
+    training (N,), None for nothing."""
+
+    split: Split
+    loss: str
+    units: Units
+    target: npt.NDArray[np.float32]
+    taken_off: npt.NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, split: Split, train: Split, settings: Ranker) -> Lessons:
+        """Popularity is that of the train split, in the valid split too."""
+        power = settings.popularity_correction
+        target = split.ratings if settings.loss == "squared" else split.labels
+        return cls(
+            split, settings.loss, Units.of(split, settings.loss), target,
+            power * log_shares(split.items, train) if power else None,
+        )
+
+    @property
+    def mean_target(self) -> float:
+        """Of the examples that are learned from one by one."""
+        return float(self.target[self.units.starts].mean())
+
+    def sums(self, scores: Tensor, step: Taken) -> list[Tensor]:
+        """The sums of the loss (see losses.parts) of a step's rows, of which these are the scores."""
+        given = (self.target[step.rows], step.units, step.weights)
+        target, lists, weights = (torch.from_numpy(values).to(scores.device) for values in given)
+        if self.taken_off is not None:
+            scores = scores - torch.from_numpy(self.taken_off[step.rows]).to(scores)
+        return losses.parts(self.loss, scores, target.to(scores), lists, weights.to(scores))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What this process has of a step."""
+
+    lessons: Lessons
+    step: Taken
+    features: Tensor
+    dropped: list[Tensor]
+
+    def loss(self, scores: Tensor) -> Tensor:
+        """This process's share of the step's loss: the shares of all add up to it."""
+        sums = self.lessons.sums(scores, self.step)
+        sizes = losses.sizes(self.lessons.loss, self.step.rows_of_all, self.step.weight_of_all)
+        return torch.stack([part / size for part, size in zip(sums, sizes, strict=True)]).mean()
