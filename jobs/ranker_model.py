@@ -10,6 +10,7 @@ The session needs horovod.processes task slots at once. Weights: MODEL_ID/model.
 from functools import partial
 from pathlib import Path
 
+from nightrec.contract import Table
 from nightrec.errors import BadInput
 from nightrec.features import FEATURES
 from nightrec.launch import on_executors
@@ -17,9 +18,17 @@ from nightrec.models import ranker_model_id
 from nightrec.night import Night, main
 from nightrec.ranker import members, model, trees
 from nightrec.ranker.examples import thinned
+from nightrec.ranker.texts import Texts
 from nightrec.ranker.train import train
-from nightrec.store import dataset
-from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
+from nightrec.store import Where, dataset
+from nightrec.tables import (
+    ITEM_EMBEDDINGS,
+    ITEM_PROFILES,
+    RANKER_EXAMPLES,
+    RANKER_MODELS,
+    USER_EMBEDDINGS,
+    USER_PROFILES,
+)
 
 
 def run(night: Night) -> None:
@@ -28,6 +37,7 @@ def run(night: Night) -> None:
     What is blended how is decided on the latest cut, which the trees then learn from too.
     """
     settings, horovod, key = night.config.ranker, night.config.horovod, {"as_of_date": night.date}
+    encoder = night.config.encoder.id
     model_id = ranker_model_id(night.date, night.config)
     if not night.store.rows(RANKER_EXAMPLES, key):
         raise BadInput(f"ranker_examples: no example as of {night.date}; run ranker_examples for this date first")
@@ -35,7 +45,17 @@ def run(night: Night) -> None:
     examples = night.store.read(RANKER_EXAMPLES, key)
     earlier = trees.trained(examples.where("split = 'train'"), settings, horovod.processes) if settings.trees else {}
     read = partial(dataset, night.store.warehouse, RANKER_EXAMPLES, key)
-    training = partial(train, read, settings, earlier)
+    nights: Where = {"run_date": night.config.training_cuts(night.date)}
+    kept: list[tuple[Table, Where]] = [
+        (ITEM_PROFILES, nights),
+        (USER_PROFILES, nights),
+        (ITEM_EMBEDDINGS, {"encoder": encoder}),
+        (USER_EMBEDDINGS, {**nights, "encoder": encoder}),
+    ]
+    items, users, of_items, of_users = (partial(dataset, night.store.warehouse, table, where) for table, where in kept)
+    texts = Texts(items, users, of_items, of_users, settings.attention) if settings.reads_vectors else None
+    versions |= {table.name: night.store.version(table) for table, _ in kept if texts}
+    training = partial(train, read, settings, earlier, texts)
     trained = on_executors(night.spark, training, horovod.processes, horovod.start_timeout_s)[0]
     used = set(trees.KINDS) & set(trained.blend.weight)
     every = thinned(examples, negatives_share=settings.negatives_share, seed=settings.seed)
@@ -45,7 +65,8 @@ def run(night: Night) -> None:
     sha256 = model.write(blob, Path(night.config.paths.models) / weights)
     row = {
         **key, "model_id": model_id, "weights": weights, "weights_sha256": sha256, "features": list(FEATURES),
-        "settings": {name: str(value) for name, value in settings.model_dump().items()}, "data_versions": versions,
+        "settings": {name: str(value) for name, value in {**settings.model_dump(), "encoder": encoder}.items()},
+        "data_versions": versions,
         "processes": horovod.processes, "best_epoch": trained.best_epoch, "epochs": trained.epochs,
         "choices": trained.choices,
     }

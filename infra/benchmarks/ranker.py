@@ -161,7 +161,7 @@ def _timed_training(read: Callable[[], Any], settings: Ranker, threads: int) -> 
 
     trainer._device, trainer.evaluate = bounded, timed
     try:
-        trained = trainer.train(read, settings, {})
+        trained = trainer.train(read, settings, {}, None)
     finally:
         trainer._device, trainer.evaluate = device, evaluate
     epochs = [after - before for (_, before), (_, after) in itertools.pairwise(stamps)]
@@ -181,11 +181,11 @@ def _network(folder: Path) -> tuple[Path, str]:
     """A trained-looking network of the default size on disk, and its fingerprint."""
     import torch
 
-    from nightrec.ranker import members, model
+    from nightrec.ranker import heads, members, model
     from nightrec.ranker.blend import Blend
 
     torch.manual_seed(4)
-    made = model.Network(torch.zeros(_WIDTH), torch.ones(_WIDTH), torch.tensor(-1.0), Ranker().hidden)
+    made = heads.Network(torch.zeros(_WIDTH), torch.ones(_WIDTH), torch.tensor(-1.0), Ranker().hidden)
     file = folder / "model.safetensors"
     return file, model.write(members.packed(model.dumped(made), {}, Blend({"network": 1.0}, 1.0, 0.0)), file)
 

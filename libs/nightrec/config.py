@@ -210,6 +210,17 @@ class Ranker(_Section):
         description="of the network. binary: cross-entropy of each example; pairwise: of two of a list, one acted on; "
         "listwise: of a softmax over the list; both: mean of binary and listwise; squared: error of ratings",
     )
+    head: Literal["deep", "bilinear", "cosine", "product"] = Field(
+        "deep",
+        description="of the network. deep: over all features; the others over the text vectors u, i of user and item "
+        "alone. bilinear: (W u).i + b; cosine: with a learned weight per dimension; product: a network over u times i",
+    )
+    attention: Count = Field(
+        0, description="latest items of the user, by their text vectors, that the deep network looks at; 0: none"
+    )
+    cosine_penalty: float = Field(
+        1e-3, ge=0, description="of the cosine's weights, times the sum of their squared logarithms"
+    )
     popularity_correction: float = Field(
         0.0,
         description="times the logarithm of the share of lists that hold the item, taken off its logit in training: 1 "
@@ -233,6 +244,11 @@ class Ranker(_Section):
     tree_rows: float = Field(0.8, gt=0, le=1, description="share of the examples drawn for each tree")
     tree_features: float = Field(0.5, gt=0, le=1, description="share of the features drawn for each tree")
     seed: int = 17
+
+    @property
+    def reads_vectors(self) -> bool:
+        """Whether features are not enough for the network."""
+        return self.head != "deep" or self.attention > 0
 
 
 class Lists(_Section):

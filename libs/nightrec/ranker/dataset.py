@@ -65,8 +65,8 @@ class Split:
         return mean, np.sqrt(squares / len(self))
 
 
-def write(rows: Dataset, folder: Path) -> None:
-    """Put the splits into FOLDER/examples.arrow, one record batch each: 4 F + 20 bytes per example.
+def write(rows: Dataset, folder: Path) -> Keys:
+    """Put the splits into FOLDER/examples.arrow, one record batch each: 4 F + 20 bytes per example; returns their keys.
 
     `rows` are those of one version of the table. They are read twice, keys first. Memory: 130 MB and 90 bytes per
     example (10 million: 1 GB), but no feature beyond a block
@@ -91,9 +91,10 @@ def write(rows: Dataset, folder: Path) -> None:
         train = int(keys.trains.sum())
         for part in (slice(0, train), slice(train, None)):
             values = pa.FixedSizeListArray.from_arrays(pa.array(features[part].reshape(-1)), len(FEATURES))
-            columns = [pa.array(column[part]) for column in keys.columns]
+            columns = [pa.array(column[part]) for column in (keys.lists, keys.items, *keys.told)]
             writer.write_batch(pa.record_batch([*columns, values], schema=_SCHEMA))
     scratch.unlink()
+    return keys
 
 
 def mapped_splits(folder: Path) -> tuple[Split, Split]:
@@ -110,15 +111,23 @@ def _split(batch: pa.RecordBatch) -> Split:
 
 
 @dataclass(frozen=True)
-class _Keys:
-    """Of each row as it comes its `place` in the file; in the file's order whether it trains, and the `columns`."""
+class Keys:
+    """Of each row as it comes its `place` in the file. In the file's order: whether it `trains`; its cut, user and item
+    by number in `cut_dates`, `user_ids` and `item_ids`, which ascend; its list; and the other columns `told`."""
 
     place: npt.NDArray[np.int64]
     trains: npt.NDArray[np.bool_]
-    columns: tuple[npt.NDArray[np.number], ...]
+    cuts: Ints
+    users: Ints
+    items: Ints
+    cut_dates: pa.Array
+    user_ids: pa.Array
+    item_ids: pa.Array
+    lists: Ints
+    told: tuple[npt.NDArray[np.number], ...]
 
 
-def _canonical(rows: Dataset) -> _Keys:
+def _canonical(rows: Dataset) -> Keys:
     names = ["cut_date", "user_id", "item_id"]
     keys: dict[str, list[pa.DictionaryArray]] = {name: [] for name in names}
     labels, kinds, ratings = [np.empty(0, np.float32)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
@@ -136,15 +145,17 @@ def _canonical(rows: Dataset) -> _Keys:
             raise BadInput(
                 f"ranker_examples: no {name} example with an action; run ranker_examples for this date first"
             )
-    cuts, users, items = (_ranks(keys.pop(name)) for name in names)
+    (cuts, cut_dates), (users, user_ids), (items, item_ids) = (_ranks(keys.pop(name)) for name in names)
     order = np.lexsort((items, users, cuts, ~train))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
+    train, cuts, users = train[order], cuts[order], users[order]
     begins = np.zeros(len(order), np.int32)
     for part in (train, cuts, users):
-        begins[1:] |= np.diff(part[order]) != 0
-    columns = (np.cumsum(begins, dtype=np.int32), items[order], label[order])
-    return _Keys(place, train[order], (*columns, np.concatenate(kinds)[order], np.concatenate(ratings)[order]))
+        begins[1:] |= np.diff(part) != 0
+    told = (label[order], np.concatenate(kinds)[order], np.concatenate(ratings)[order])
+    lists = np.cumsum(begins, dtype=np.int32)
+    return Keys(place, train, cuts, users, items[order], cut_dates, user_ids, item_ids, lists, told)
 
 
 def _bits(kinds: pa.ListArray) -> Ints:
@@ -154,14 +165,15 @@ def _bits(kinds: pa.ListArray) -> Ints:
     return np.bincount(rows, np.where(codes < 0, 0, _BITS[codes]), len(kinds)).astype(np.int32)
 
 
-def _ranks(chunks: list[pa.DictionaryArray]) -> npt.NDArray[np.int32]:
-    """A number per value, in the order of the values: four bytes where an id takes ten times that."""
+def _ranks(chunks: list[pa.DictionaryArray]) -> tuple[Ints, pa.Array]:
+    """A number per value, in the order of the values: four bytes where an id takes ten times that; and the values."""
     unified = pa.chunked_array(chunks).unify_dictionaries().chunks
-    order = pc.array_sort_indices(unified[0].dictionary).to_numpy()
+    values = unified[0].dictionary
+    order = pc.array_sort_indices(values)
     ranks = np.empty(len(order), np.int32)
-    ranks[order] = np.arange(len(order), dtype=np.int32)
+    ranks[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
     codes: npt.NDArray[np.int32] = np.concatenate([chunk.indices.to_numpy() for chunk in unified])
-    return ranks[codes]
+    return ranks[codes], values.take(order)
 
 
 def _batches(rows: Dataset, columns: list[str]) -> Iterator[pa.RecordBatch]:

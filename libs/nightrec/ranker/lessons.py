@@ -12,29 +12,41 @@ from torch import Tensor
 from nightrec.config import Ranker
 from nightrec.ranker import losses
 from nightrec.ranker.dataset import Split
+from nightrec.ranker.heads import Given
 from nightrec.ranker.steps import Taken, Units, log_shares
+from nightrec.ranker.texts import Vectors
 
 
 @dataclass(frozen=True)
 class Lessons:
     """A split as a loss sees it: its `units`, the `target` (N,) of each example, and what is taken off its logit while
-    training (N,), None for nothing."""
+    training (N,), None for nothing. `vectors` are those of the examples of both splits, where a head reads any, and
+    `first` the number of the split's row 0 among them."""
 
     split: Split
     loss: str
     units: Units
     target: npt.NDArray[np.float32]
     taken_off: npt.NDArray[np.float32] | None
+    vectors: Vectors | None
+    first: int
 
     @classmethod
-    def of(cls, split: Split, train: Split, settings: Ranker) -> Lessons:
+    def of(cls, split: Split, train: Split, settings: Ranker, vectors: Vectors | None = None) -> Lessons:
         """Popularity is that of the train split, in the valid split too."""
         power = settings.popularity_correction
         target = split.ratings if settings.loss == "squared" else split.labels
         return cls(
             split, settings.loss, Units.of(split, settings.loss), target,
             power * log_shares(split.items, train) if power else None,
+            vectors, 0 if split is train else len(train),
         )
+
+    def given(self, rows: npt.NDArray[np.int64]) -> Given:
+        """What the network reads of some rows."""
+        if self.vectors is None:
+            return Given(torch.from_numpy(self.split.features[rows]))
+        return self.vectors.given(self.split, self.first, rows)
 
     @property
     def mean_target(self) -> float:
@@ -56,7 +68,7 @@ class Batch:
 
     lessons: Lessons
     step: Taken
-    features: Tensor
+    given: Given
     dropped: list[Tensor]
 
     def loss(self, scores: Tensor) -> Tensor:

@@ -8,33 +8,45 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
+import torch
 import xgboost
 
-from nightrec.ranker import kernel, trees
+from nightrec.ranker import kernel, model, trees
 from nightrec.ranker.blend import Blend
+from nightrec.ranker.heads import Given, Head
 from nightrec.ranker.model import BESIDE
 
-_TREES, _WEIGHT, _SIGMOID = BESIDE
+_TREES, _WEIGHT, _SIGMOID, _ = BESIDE
 Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Members:
-    """A ranker ready to score."""
+    """A ranker ready to score. The perceptron over the features is `compiled`; a head that reads vectors is as torch
+    has it, in double precision."""
 
-    network: kernel.Compiled
+    network: kernel.Compiled | Head
     trees: Mapping[str, xgboost.Booster]
     blend: Blend
 
-    def probabilities(self, features: npt.NDArray[np.float32]) -> Doubles:
-        """(N, F) features to (N,) probabilities; members without a weight are not asked."""
+    def probabilities(self, features: npt.NDArray[np.float32], vectors: Given | None = None) -> Doubles:
+        """(N, F) features to (N,) probabilities; members without a weight are not asked. `vectors` are for heads that
+        read them."""
         scores: dict[str, Doubles] = {}
         for member in self.blend.weight:
             if member in self.trees:
                 scores[member] = trees.margins(self.trees[member], features)
             else:
-                scores[member] = self.network.logits(features)
+                scores[member] = self._network(features, vectors)
         return self.blend.probabilities(scores)
+
+    def _network(self, features: npt.NDArray[np.float32], vectors: Given | None) -> Doubles:
+        if isinstance(self.network, kernel.Compiled):
+            return self.network.logits(features)
+        assert vectors is not None
+        with torch.inference_mode():
+            found: Doubles = self.network.scores(vectors).numpy()
+        return found
 
 
 def packed(network: bytes, trees: Mapping[str, bytes], blend: Blend) -> bytes:
@@ -57,4 +69,6 @@ def unpacked(blob: bytes) -> Members:
         for name, value in tensors.items()
         if name.startswith(_TREES)
     }
-    return Members(kernel.compiled(network), boosters, Blend(weight, slope, offset))
+    head = model.loaded(blob)
+    scorer = head.double() if head.reads_vectors else kernel.compiled(network)
+    return Members(scorer, boosters, Blend(weight, slope, offset))

@@ -1,9 +1,8 @@
-"""The ranking network and its weights on disk. Letters: B batch, F features, H width of a hidden layer."""
+"""What training does to a network's weights, and the weights on disk. Letters: B batch, H width of a hidden layer."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,43 +14,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nightrec.errors import NightrecError
+from nightrec.ranker import heads
+from nightrec.ranker.heads import ATTENTION, Head, Network
 
 # What `members` puts beside the network: trees by kind, each member's weight, the sigmoid.
-BESIDE = ("trees.", "weight.", "sigmoid")
-
-
-class Network(nn.Module):
-    """A multilayer perceptron: (B, F) features to (B,) logits; the sigmoid of a logit is the probability of an action.
-
-    It carries what turns raw features into its input, so weights and constants cannot be parted: `mean` and `std` (F,)
-    of the training examples, and `shift`, the logarithm of the share of negatives that training kept. Training sees
-    too few negatives; added to the logit, the shift gives the odds among all candidates (King & Zeng 2001, "Logistic
-    Regression in Rare Events Data", prior correction).
-    """
-
-    mean: Tensor
-    std: Tensor
-    shift: Tensor
-
-    def __init__(self, mean: Tensor, std: Tensor, shift: Tensor, hidden: Sequence[int]) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-        # A feature that never varies in training has no scale; dividing by 1 leaves it at 0.
-        self.register_buffer("std", torch.where(std > 1e-6, std, torch.ones_like(std)))
-        self.register_buffer("shift", shift)
-        widths = [len(mean), *hidden]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
-        self.output = nn.Linear(widths[-1], 1)
-
-    def forward(self, features: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """(B, F) to (B,) logits. While training, `masks` holds one (B, H) dropout mask per hidden layer, or none."""
-        x = (features - self.mean) / self.std
-        for n, layer in enumerate(self.layers):
-            x = torch.relu(layer(x))
-            if masks:
-                x = x * masks[n]
-        logits: Tensor = self.output(x).squeeze(-1)
-        return logits if self.training else logits + self.shift
+BESIDE = ("trees.", "weight.", "sigmoid", "kind.")
+# The tensor that names the head, in UTF-8.
+_HEAD = "head"
 
 
 class DropoutMasks:
@@ -82,7 +51,7 @@ class DropoutMasks:
         return list(torch.split(masks, list(self._hidden), dim=1))
 
 
-def flattened(network: Network) -> tuple[nn.Parameter, Tensor]:
+def flattened(network: Head) -> tuple[nn.Parameter, Tensor]:
     """All weights of a network as one vector, and their gradient as another, of which its own become views.
 
     One message per step then averages them, and one kernel updates them: six of each took longer than the arithmetic.
@@ -97,24 +66,41 @@ def flattened(network: Network) -> tuple[nn.Parameter, Tensor]:
     return flat, gradient
 
 
-def dumped(network: Network) -> bytes:
+def dumped(network: Head) -> bytes:
     """The network as safetensors: numbers only, nothing that could run."""
-    return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return safetensors.torch.save(tensors | {_HEAD: torch.tensor(list(network.name.encode()), dtype=torch.uint8)})
 
 
-def loaded(weights: bytes) -> Network:
+def loaded(weights: bytes) -> Head:
     """The network of `dumped`, ready to score. Raises NightrecError where the bytes are not one."""
     try:
         # A ranker's file holds more than its network.
         every = safetensors.torch.load(weights)
         tensors = {name: value for name, value in every.items() if not name.startswith(BESIDE)}
-        hidden = [len(tensors[f"layers.{n}.bias"]) for n in range(sum(name.endswith(".bias") for name in tensors) - 1)]
-        network = Network(tensors["mean"], tensors["std"], tensors["shift"], hidden)
+        network = _empty(bytes(tensors.pop(_HEAD).tolist()).decode(), tensors)
         network.load_state_dict(tensors)
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         told = " ".join(str(error).split())[:200]
         raise NightrecError(f"the ranker's weights cannot be read: {told}; train it again") from None
     return network.eval()
+
+
+def _empty(name: str, tensors: dict[str, Tensor]) -> Head:
+    """The head of these shapes; raises KeyError where there is none of the name."""
+    shift = tensors["shift"]
+    if name == heads.Bilinear.name:
+        return heads.Bilinear(len(tensors["matrix"]), shift)
+    if name == heads.Cosine.name:
+        return heads.Cosine(len(tensors["log_weights"]), shift)
+    hidden = [len(tensors[f"layers.{n}.bias"]) for n in range(sum(name.endswith(".bias") for name in tensors) - 1)]
+    mean, std = tensors["mean"], tensors["std"]
+    if name == heads.Product.name:
+        return heads.Product(len(mean), shift, hidden)
+    if name == heads.Attentive.name:
+        own = slice(len(mean) - ATTENTION)
+        return heads.Attentive(mean[own], std[own], shift, hidden, tensors["attention"].shape[1])
+    return {Network.name: Network}[name](mean, std, shift, hidden)
 
 
 def write(weights: bytes, file: Path) -> str:

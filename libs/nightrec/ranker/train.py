@@ -24,11 +24,13 @@ from torch import Tensor
 
 from nightrec.config import Ranker
 from nightrec.launch import from_first_of_host
-from nightrec.ranker import losses
+from nightrec.ranker import losses, texts
 from nightrec.ranker.blend import Blend, chosen
 from nightrec.ranker.dataset import Read, Split, mapped_splits, write
+from nightrec.ranker.heads import Head, made
 from nightrec.ranker.lessons import Batch, Lessons
-from nightrec.ranker.model import DropoutMasks, Network, dumped, flattened
+from nightrec.ranker.model import DropoutMasks, dumped, flattened
+from nightrec.ranker.texts import Texts, Vectors
 from nightrec.ranker.trees import loaded, margins
 
 # Lists are judged by their first ten places, whatever their length.
@@ -51,30 +53,32 @@ class Trained:
     choices: dict[str, float]
 
 
-def train(read: Read, settings: Ranker, trees: Mapping[str, bytes]) -> Trained:
+def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Texts | None) -> Trained:
     """Train one network in all processes of the running Horovod job, and choose how it and `trees` (by kind, trained on
     the train split) are blended; every process returns the same.
 
-    `read` gives the examples (see dataset.write). Steps per epoch are equal on every process by construction: they all
-    cut the same order of the epoch into the same steps, and these into a part for each (see steps.Units). A step's loss
-    is over all its examples, whatever part of them a process has. Stops after `patience` epochs without a lower loss on
-    the valid split, which lies later in time, and keeps the weights of the lowest.
+    `read` gives the examples (see dataset.write), `of_texts` the vectors, where the head reads any. Steps
+    per epoch are equal on every process by construction: they all cut the same order of the epoch into the same steps,
+    and these into a part for each (see steps.Units). A step's loss is over all its examples, whatever part of them a
+    process has. Stops after `patience` epochs without a lower loss on the valid split, which lies later in time, and
+    keeps the weights of the lowest.
     """
     torch.manual_seed(settings.seed)
     device = _device()
 
     # data
-    train_split, valid_split = splits(read)
-    train_set, valid_set = (Lessons.of(split, train_split, settings) for split in (train_split, valid_split))
+    train_split, valid_split, vectors = splits(read, of_texts if settings.reads_vectors else None)
+    train_set, valid_set = (Lessons.of(split, train_split, settings, vectors) for split in (train_split, valid_split))
     masks = DropoutMasks(settings.hidden, settings.dropout, settings.seed + 1)
 
     # model
     mean, std = (torch.from_numpy(values).float() for values in train_split.scale())
     # Only a binary loss makes odds of what it sees, and can tell how they were changed by leaving out negatives.
     shift = math.log(settings.negatives_share) if settings.loss in ("binary", "both") else 0.0
-    network = Network(mean, std, torch.tensor(shift), settings.hidden).to(device)
+    width = vectors.width if vectors else 0
+    network = made(settings, mean, std, torch.tensor(shift), width).to(device)
     if settings.loss == "squared":
-        network.output.bias.data.fill_(train_set.mean_target)
+        network.start_at(train_set.mean_target)
     hvd.broadcast_parameters(network.state_dict(), root_rank=0)
     weights, gradient = flattened(network)
     optimizer = torch.optim.AdamW(
@@ -91,9 +95,10 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes]) -> Trained:
         total, steps = torch.zeros((), device=device), 0
         taken = next(batches, None)
         while taken:
-            loss = taken.loss(network(taken.features, taken.dropped)) * hvd.size()  # which averaging divides by again
+            # Times their number, by which averaging over the processes divides.
+            loss = taken.loss(network.scores(taken.given, *taken.dropped)) * hvd.size()
             gradient.zero_()
-            loss.backward()
+            (loss + settings.cosine_penalty * network.penalty()).backward()
             total, steps = total + loss.detach(), steps + 1
             # While the gradients are on their way, the next batch is gathered.
             sent = hvd.allreduce_async_(gradient, name="gradient") if hvd.size() > 1 else None
@@ -114,7 +119,7 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes]) -> Trained:
             break
 
     weights.data.copy_(best)
-    scores = {"network": _scores(network, valid_split, device)}
+    scores = {"network": _scores(network, valid_set, device)}
     scores |= {kind: _tree_scores(model, valid_split, kind) for kind, model in trees.items()}
     blend, choices = chosen(
         {member: found.astype(np.float64) for member, found in scores.items()},
@@ -124,20 +129,24 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes]) -> Trained:
     return Trained(dumped(network), best_epoch, epochs, blend, choices)
 
 
-def splits(read: Read) -> tuple[Split, Split]:
-    """The train and the valid split, mapped by every process from one file per host.
+def splits(read: Read, of_texts: Texts | None = None) -> tuple[Split, Split, Vectors | None]:
+    """The train and the valid split, and the vectors of both where asked for, mapped by every process from one set of
+    files per host.
 
-    The first process of a host writes it into the folder for temporary files (TMPDIR; see dataset.write). Once all have
-    mapped it its name is removed: whatever becomes of the processes, its space is free when the last of them ends.
-    What `dataset.write` raises is raised where it was called; Horovod tells the others that their partner has gone.
+    The first process of a host writes them into the folder for temporary files (TMPDIR; see dataset.write and
+    texts.write). Once all have mapped them their names are removed: whatever becomes of the processes, their space is
+    free when the last of them ends. What writing raises is raised where it was called; Horovod tells the others that
+    their partner has gone.
     """
     folder = Path(tempfile.mkdtemp(prefix="nightrec-examples-")) if hvd.local_rank() == 0 else None
     try:
         if folder:
-            write(read(), folder)
+            keys = write(read(), folder)
+            if of_texts:
+                texts.write(of_texts, keys, folder)
         written = from_first_of_host(folder)
         assert written is not None  # it is the host's first process that writes
-        mapped = mapped_splits(written)
+        mapped = *mapped_splits(written), texts.mapped(written) if of_texts else None
         hvd.barrier()
     finally:
         if folder:
@@ -150,9 +159,8 @@ def _batches(
 ) -> Iterator[Batch]:
     """This process's part of every step of an epoch, with a dropout mask per row."""
     for step in lessons.units.steps(batch, order, hvd.rank(), hvd.size()):
-        features = torch.from_numpy(lessons.split.features[step.rows])
         dropped = [mask.to(device) for mask in masks.draw(step.place, step.rows_of_all)]
-        yield Batch(lessons, step, features.to(device), dropped)
+        yield Batch(lessons, step, lessons.given(step.rows).to(device), dropped)
 
 
 def _device() -> torch.device:
@@ -164,9 +172,9 @@ def _device() -> torch.device:
     return torch.device("cpu")
 
 
-def evaluate(network: Network, lessons: Lessons, device: torch.device) -> tuple[float, float]:
+def evaluate(network: Head, lessons: Lessons, device: torch.device) -> tuple[float, float]:
     """Loss and NDCG over a split: every process scores its part, then all hold all scores and so decide alike."""
-    scores = _scores(network, lessons.split, device)
+    scores = _scores(network, lessons, device)
     exact = torch.from_numpy(scores).double()
     found, weight, rows = [0.0, 0.0], 0.0, 0
     for step in lessons.units.steps(_TOGETHER, np.arange(len(lessons.units.starts))):
@@ -177,30 +185,31 @@ def evaluate(network: Network, lessons: Lessons, device: torch.device) -> tuple[
     return loss, ndcg(lessons.split.lists, scores, lessons.split.labels, NDCG_AT)
 
 
-def _scores(network: Network, split: Split, device: torch.device) -> npt.NDArray[np.float32]:
-    """(N,) logits: every process scores its part, then all hold all."""
+def _scores(network: Head, lessons: Lessons, device: torch.device) -> npt.NDArray[np.float32]:
+    """(N,) scores: every process scores its part, then all hold all."""
     network.eval()
-    part = _part(split)
+    part = _part(lessons.split)
+    blocks = [np.arange(start, min(start + _BLOCK, part.stop)) for start in range(part.start, part.stop, _BLOCK)]
     with torch.no_grad():
-        blocks = [torch.tensor(part[start : start + _BLOCK]) for start in range(0, len(part), _BLOCK)]
-        scores = [network(rows.to(device)).cpu() for rows in blocks] or [torch.empty(0)]
-    logits: Tensor = hvd.allgather(torch.cat(scores), name="valid_logits")
-    found: npt.NDArray[np.float32] = logits.numpy()
+        scores = [network.scores(lessons.given(rows).to(device)).cpu() for rows in blocks] or [torch.empty(0)]
+    gathered: Tensor = hvd.allgather(torch.cat(scores), name="valid_scores")
+    found: npt.NDArray[np.float32] = gathered.numpy()
     return found
 
 
 def _tree_scores(model: bytes, split: Split, kind: str) -> npt.NDArray[np.float32]:
     """(N,) scores of trees, likewise."""
-    scores = torch.from_numpy(margins(loaded(model), np.ascontiguousarray(_part(split))))
+    part = _part(split)
+    scores = torch.from_numpy(margins(loaded(model), np.ascontiguousarray(split.features[part.start : part.stop])))
     gathered: Tensor = hvd.allgather(scores, name=f"valid_{kind}")
     found: npt.NDArray[np.float32] = gathered.float().numpy()
     return found
 
 
-def _part(split: Split) -> npt.NDArray[np.float32]:
-    """The features of the rows that this process scores."""
+def _part(split: Split) -> range:
+    """The rows that this process scores."""
     bounds = np.linspace(0, len(split), hvd.size() + 1).astype(int)
-    return split.features[bounds[hvd.rank()] : bounds[hvd.rank() + 1]]
+    return range(bounds[hvd.rank()], bounds[hvd.rank() + 1])
 
 
 def ndcg(

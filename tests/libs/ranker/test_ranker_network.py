@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 
 from nightrec.errors import NightrecError
-from nightrec.ranker.model import DropoutMasks, Network, dumped, flattened, loaded, read, write
+from nightrec.ranker.heads import Network
+from nightrec.ranker.model import DropoutMasks, dumped, flattened, loaded, read, write
 
 
 def network(shift: float = 0.0) -> Network:

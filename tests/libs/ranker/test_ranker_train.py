@@ -57,7 +57,7 @@ def examples(tmp_path_factory) -> Path:
 
 
 def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS, trees=None):
-    trainer = partial(train, partial(pads.dataset, file), settings, trees or {})
+    trainer = partial(train, partial(pads.dataset, file), settings, trees or {}, None)
     return on_executors(spark, trainer, processes, 60)
 
 
@@ -85,7 +85,7 @@ def test_ranks_map_one_file_and_leave_nothing_behind(spark, examples, tmp_path):
 
         tempfile.tempdir = str(tmp_path)
         try:
-            train, valid = splits(partial(pads.dataset, examples))
+            train, valid, _ = splits(partial(pads.dataset, examples))
         finally:
             tempfile.tempdir = None
         maps = Path("/proc/self/maps").read_text().splitlines()

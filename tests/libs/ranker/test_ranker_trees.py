@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from nightrec.config import Ranker
 from nightrec.features import FEATURES
-from nightrec.ranker import kernel, members, model, trees
+from nightrec.ranker import heads, kernel, members, model, trees
 from nightrec.ranker.blend import Blend, sigmoid
 from nightrec.tables import RANKER_EXAMPLES
 
@@ -62,7 +62,7 @@ def test_both_kinds_find_what_was_planted_whatever_the_order(planted: DataFrame,
 def test_a_ranker_comes_back_from_its_file(planted: DataFrame, values: np.ndarray) -> None:
     torch.manual_seed(1)
     width = len(FEATURES)
-    network = model.dumped(model.Network(torch.zeros(width), torch.ones(width), torch.tensor(0.0), (8,)))
+    network = model.dumped(heads.Network(torch.zeros(width), torch.ones(width), torch.tensor(0.0), (8,)))
     models = trees.trained(planted, SETTINGS, 1)
     blend = Blend({"network": 0.5, "binary": 0.25, "ranking": 2.0}, slope=1.5, offset=-0.5)
     found = members.unpacked(members.packed(network, models, blend))
