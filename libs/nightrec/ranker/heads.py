@@ -153,7 +153,7 @@ class Attentive(Network):
         there = is_there[given.lists]
         likeness = (keys @ asked.unsqueeze(-1)).squeeze(-1) / ATTENTION**0.5
         # Not -inf: a user without any would get NaN.
-        share = torch.softmax(likeness.masked_fill(~there, -1e9), 1) * there
+        share = torch.softmax(likeness.masked_fill(~there, -1e9), 1)
         mixed = (share.unsqueeze(1) @ keys).squeeze(1)
         return torch.cat([given.features, asked * mixed], 1)
 
