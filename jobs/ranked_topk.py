@@ -44,8 +44,10 @@ def run(night: Night) -> None:
     weights = f"{night.config.paths.models}/{ranker['weights']}"
     known, others = split(candidates, users)
     settings = dict(ranker["settings"])
+    values = {str(kind): value for kind, value in night.config.ranker.kind_values.items()}
     personal = scored(
-        known, weights, ranker["weights_sha256"], ranker["features"], settings, partial(texts, night, items, users)
+        known, weights, ranker["weights_sha256"], ranker["features"], settings, values,
+        partial(texts, night, items, users),
     )
     # The shortfalls first: lists that are short without a recorded cause would fail the audit.
     night.replace(SHORTFALLS, shortfalls(candidates, items, users, k=k, run_date=night.date))

@@ -61,14 +61,14 @@ def run(night: Night) -> None:
     every = thinned(examples, negatives_share=settings.negatives_share, seed=settings.seed)
     final = trees.trained(every, settings, horovod.processes) if used else {}
     weights = f"{model_id}/model.safetensors"
-    blob = members.packed(trained.network, final, trained.blend)
+    blob = members.packed(trained.network, final, trained.blend, trained.kinds)
     sha256 = model.write(blob, Path(night.config.paths.models) / weights)
     row = {
         **key, "model_id": model_id, "weights": weights, "weights_sha256": sha256, "features": list(FEATURES),
         "settings": {name: str(value) for name, value in {**settings.model_dump(), "encoder": encoder}.items()},
         "data_versions": versions,
         "processes": horovod.processes, "best_epoch": trained.best_epoch, "epochs": trained.epochs,
-        "choices": trained.choices,
+        "choices": trained.choices, "calibration": trained.calibration,
     }
     night.book("written", night.store.put(RANKER_MODELS, [row], {**key, "model_id": model_id}).rows, RANKER_MODELS.name)
 

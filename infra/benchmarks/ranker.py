@@ -187,7 +187,7 @@ def _network(folder: Path) -> tuple[Path, str]:
     torch.manual_seed(4)
     made = heads.Network(torch.zeros(_WIDTH), torch.ones(_WIDTH), torch.tensor(-1.0), Ranker().hidden)
     file = folder / "model.safetensors"
-    return file, model.write(members.packed(model.dumped(made), {}, Blend({"network": 1.0}, 1.0, 0.0)), file)
+    return file, model.write(members.packed(model.dumped(made), {}, Blend({"network": 1.0}, 1.0, 0.0), {}), file)
 
 
 def _scoring(report: Report, spark: Any, rows: int, runs: int) -> None:
@@ -220,7 +220,7 @@ def _scoring(report: Report, spark: Any, rows: int, runs: int) -> None:
             ]
         return torch.cat(parts).numpy()
 
-    scored = score.with_score(examples, blob, sha256).select("id", "score")
+    scored = score.with_score(examples, blob, sha256, {}).select("id", "score")
 
     def through_spark() -> None:
         scored.write.format("noop").mode("overwrite").save()

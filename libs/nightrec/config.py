@@ -236,6 +236,11 @@ class Ranker(_Section):
     )
     epochs: Positive = Field(20, description="passes over the examples at most")
     patience: Positive = Field(3, description="epochs without a better validation loss before training stops")
+    kind_values: dict[EventType, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="what one event of a kind is worth: lists are then ordered by an item's expected value, not by the "
+        "probability of any action; empty: off",
+    )
     trees: Count = Field(300, description="gradient-boosted trees of each kind; 0: the network alone")
     tree_depth: Positive = Field(6, description="splits from a tree's root to its leaves at most")
     tree_learning_rate: float = Field(0.05, gt=0, le=1, description="share of a tree that counts")

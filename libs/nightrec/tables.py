@@ -337,6 +337,11 @@ RANKER_MODELS = Table(
             "metrics per epoch",
         ),
         Column("choices", "map<string,double>", "NDCG on the latest cut of each blend; the largest serves"),
+        Column(
+            "calibration",
+            "array<struct<kind:string,positives:bigint,error_before:double,error_after:double>>",
+            "expected calibration error on the latest cut, of any action and by event type (ranker/kinds.py)",
+        ),
     ),
 )
 
@@ -367,7 +372,7 @@ RANKED_TOPK = Table(
         _LIST_ID,
         Column("rank", "int", "1-based position"),
         _ITEM_ID,
-        Column("score", "double", "ranker probability, or 1/position where the ladder filled the list; 6 decimals"),
+        Column("score", "double", "ranker probability, or value by ranker.kind_values; 1/position down the ladder"),
         Column(
             "source",
             "string",

@@ -48,6 +48,8 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
     assert file.parts[-2:] == (row["model_id"], "model.safetensors")
     assert len(model.loaded(model.read(file, row["weights_sha256"])).mean) == len(FEATURES)
     assert set(dict(row["choices"])) == {"network", "trees", "all"}
+    by_kind = {line["kind"]: line for line in row["calibration"]}
+    assert set(by_kind) == {"any", "view"} and by_kind["view"]["positives"] == by_kind["any"]["positives"] > 0
     assert books.rows("written") == 1
 
     training.run("ranker_model", run)

@@ -25,9 +25,10 @@ from torch import Tensor
 from nightrec.config import Ranker
 from nightrec.launch import from_first_of_host
 from nightrec.ranker import losses, texts
-from nightrec.ranker.blend import Blend, chosen
+from nightrec.ranker.blend import Blend, chosen, sigmoid
 from nightrec.ranker.dataset import Read, Split, mapped_splits, write
 from nightrec.ranker.heads import Head, made
+from nightrec.ranker.kinds import Kind, learned
 from nightrec.ranker.lessons import Batch, Lessons
 from nightrec.ranker.model import DropoutMasks, dumped, flattened
 from nightrec.ranker.texts import Texts, Vectors
@@ -44,13 +45,16 @@ _TOGETHER = 65_536
 @dataclass(frozen=True)
 class Trained:
     """The network's weights of the best epoch (safetensors), its 1-based number, and the figures of every epoch; how it
-    is blended with the trees, and the NDCG on the valid split of each blend that could be chosen."""
+    is blended with the trees, and the NDCG on the valid split of each blend that could be chosen; the kinds of event,
+    and how well calibrated each is."""
 
     network: bytes
     best_epoch: int
     epochs: list[dict[str, Any]]
     blend: Blend
     choices: dict[str, float]
+    kinds: dict[str, Kind]
+    calibration: list[dict[str, Any]]
 
 
 def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Texts | None) -> Trained:
@@ -119,14 +123,15 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Te
             break
 
     weights.data.copy_(best)
-    scores = {"network": _scores(network, valid_set, device)}
-    scores |= {kind: _tree_scores(model, valid_split, kind) for kind, model in trees.items()}
+    found = {"network": _scores(network, valid_set, device)}
+    found |= {kind: _tree_scores(model, valid_split, kind) for kind, model in trees.items()}
+    scores = {member: values.astype(np.float64) for member, values in found.items()}
     blend, choices = chosen(
-        {member: found.astype(np.float64) for member, found in scores.items()},
-        valid_split.labels,
-        lambda mean: ndcg(valid_split.lists, mean, valid_split.labels, NDCG_AT),
+        scores, valid_split.labels, lambda mean: ndcg(valid_split.lists, mean, valid_split.labels, NDCG_AT)
     )
-    return Trained(dumped(network), best_epoch, epochs, blend, choices)
+    plain = sigmoid(np.mean([scores[member] for member in blend.weight], axis=0))
+    kinds, calibration = learned(train_split, valid_split, blend.probabilities(scores), plain)
+    return Trained(dumped(network), best_epoch, epochs, blend, choices, kinds, calibration)
 
 
 def splits(read: Read, of_texts: Texts | None = None) -> tuple[Split, Split, Vectors | None]:

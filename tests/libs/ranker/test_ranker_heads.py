@@ -103,7 +103,7 @@ def test_every_head_comes_back_from_its_file(name: str) -> None:
     head = heads.made(SETTINGS[name], torch.randn(2), torch.rand(2) + 1, torch.tensor(-0.5), 2).eval()
     for weight in head.parameters():
         weight.data = torch.randn_like(weight)
-    blob = members.packed(model.dumped(head), {}, Blend({"network": 1.0}, 1.0, 0.0))
+    blob = members.packed(model.dumped(head), {}, Blend({"network": 1.0}, 1.0, 0.0), {})
     found = model.loaded(blob)
     assert (found.name, type(found)) == (name, type(head)) and not found.training
     assert (found.reads_vectors, found.feature_count) == (name != "deep", 2 if name in ("deep", "attentive") else 0)
@@ -213,7 +213,7 @@ def test_a_head_is_trained_by_two_processes_and_scores_candidates(
     # In a random order 30 items with 5 or 6 positives have 0.3. Attention has the features' noise beside it.
     assert two.epochs[two.best_epoch - 1]["valid_ndcg"] > (0.6 if name == "attentive" else 0.9)
 
-    ranker = members.packed(two.network, {}, Blend({"network": 1.0}, 2.0, -1.0))
+    ranker = members.packed(two.network, {}, Blend({"network": 1.0}, 2.0, -1.0), {})
     sha256 = model.write(ranker, tmp_path / "model.safetensors")
     values = np.random.default_rng(4).normal(size=(60, len(FEATURES))).astype(np.float32)
     # user 3 with all items, user 19, who has no vector, and one whom nothing is known of
@@ -231,7 +231,7 @@ def test_a_head_is_trained_by_two_processes_and_scores_candidates(
     told = {"encoder": "bert", "attention": "2"}
 
     def at(encoder: str) -> Any:
-        return scored(candidates, str(tmp_path / "model.safetensors"), sha256, FEATURES, told,
+        return scored(candidates, str(tmp_path / "model.safetensors"), sha256, FEATURES, told, {},
                       lambda: Texts(encoder, items, users))
 
     frame = at("bert")

@@ -32,7 +32,7 @@ def nothing():
 
 def alone(network):
     """The file of a ranker that is this network and nothing else."""
-    return members.packed(model.dumped(network), {}, Blend({"network": 1.0}, 1.0, 0.0))
+    return members.packed(model.dumped(network), {}, Blend({"network": 1.0}, 1.0, 0.0), {})
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def network():
 def test_scores_are_the_bare_network_s_on_the_same_features(candidates, network, tmp_path):
     file = tmp_path / "model.safetensors"
     sha256 = model.write(alone(network), file)
-    frame = scored(candidates, str(file), sha256, list(FEATURES), {}, nothing)
+    frame = scored(candidates, str(file), sha256, list(FEATURES), {}, {}, nothing)
     assert frame.columns == [*(name for name in CANDIDATES.names if name != "features"), "score"]
     found = {row.item_id: row.score for row in frame.select("item_id", "score").collect()}
     with torch.no_grad():
@@ -53,16 +53,16 @@ def test_scores_are_the_bare_network_s_on_the_same_features(candidates, network,
     assert found == pytest.approx({f"i{n}": value for n, value in enumerate(bare.tolist())}, abs=2e-6)
     assert len(set(found.values())) > 20
     # one row to a batch, other partitions: not one digit differs
-    again = scored(candidates.repartition(30), str(file), sha256, FEATURES, {}, nothing)
+    again = scored(candidates.repartition(30), str(file), sha256, FEATURES, {}, {}, nothing)
     assert {row.item_id: row.score for row in again.select("item_id", "score").collect()} == found
 
 
 def test_scores_keep_off_0_and_1_and_nothing_gives_nothing(candidates, network, tmp_path):
     network.shift.fill_(-500.0)
     sha256 = model.write(alone(network), tmp_path / "low")
-    low = scored(candidates, str(tmp_path / "low"), sha256, FEATURES, {}, nothing)
+    low = scored(candidates, str(tmp_path / "low"), sha256, FEATURES, {}, {}, nothing)
     assert {row.score for row in low.select("score").collect()} == {1e-7}
-    none = scored(candidates.limit(0), str(tmp_path / "low"), sha256, FEATURES, {}, nothing)
+    none = scored(candidates.limit(0), str(tmp_path / "low"), sha256, FEATURES, {}, {}, nothing)
     assert none.collect() == []
 
 
@@ -70,15 +70,15 @@ def test_another_model_is_refused_before_any_row_is_scored(candidates, network, 
     file = tmp_path / "model.safetensors"
     sha256 = model.write(alone(network), file)
     with pytest.raises(NightrecError, match=r"other features than .* \(gone: age; new: als_share\)"):
-        scored(candidates, str(file), sha256, ["age", *FEATURES[1:]], {}, nothing)
+        scored(candidates, str(file), sha256, ["age", *FEATURES[1:]], {}, {}, nothing)
     with pytest.raises(NightrecError, match="in another order"):
-        scored(candidates, str(file), sha256, FEATURES[::-1], {}, nothing)
+        scored(candidates, str(file), sha256, FEATURES[::-1], {}, {}, nothing)
     with pytest.raises(NightrecError, match="expected sha-256 0000"):
-        scored(candidates, str(file), "0000", FEATURES, {}, nothing)
+        scored(candidates, str(file), "0000", FEATURES, {}, {}, nothing)
     narrow = heads.Network(torch.zeros(2), torch.ones(2), torch.tensor(0.0), (4,))
     sha256 = model.write(alone(narrow), file)
     with pytest.raises(NightrecError, match=f"expected {len(FEATURES)} features, found 2"):
-        scored(candidates, str(file), sha256, FEATURES, {}, nothing)
+        scored(candidates, str(file), sha256, FEATURES, {}, {}, nothing)
 
 
 @pytest.mark.parametrize("hidden", [(64, 32), (8,), (5, 3, 7), (1, 130)])  # widths that do and do not divide by four

@@ -65,7 +65,7 @@ def test_a_ranker_comes_back_from_its_file(planted: DataFrame, values: np.ndarra
     network = model.dumped(heads.Network(torch.zeros(width), torch.ones(width), torch.tensor(0.0), (8,)))
     models = trees.trained(planted, SETTINGS, 1)
     blend = Blend({"network": 0.5, "binary": 0.25, "ranking": 2.0}, slope=1.5, offset=-0.5)
-    found = members.unpacked(members.packed(network, models, blend))
+    found = members.unpacked(members.packed(network, models, blend, {}))
     assert found.blend == blend
     scores = {kind: trees.margins(trees.loaded(blob), values) for kind, blob in models.items()}
     scores["network"] = kernel.compiled(members.safetensors.numpy.load(network)).logits(values)
@@ -74,4 +74,4 @@ def test_a_ranker_comes_back_from_its_file(planted: DataFrame, values: np.ndarra
     # Rows do not depend on those beside them.
     assert (found.probabilities(values[7:9]) == found.probabilities(values)[7:9]).all()
     # The network alone is read from the same file.
-    assert len(model.loaded(members.packed(network, models, blend)).mean) == width
+    assert len(model.loaded(members.packed(network, models, blend, {})).mean) == width
