@@ -11,6 +11,7 @@ import safetensors.numpy
 import torch
 import xgboost
 
+from nightrec.features import FEATURES
 from nightrec.ranker import kernel, model, trees
 from nightrec.ranker.blend import Blend
 from nightrec.ranker.heads import Given, Head
@@ -53,6 +54,8 @@ class Members:
         for member in self.blend.weight:
             if member in self.trees:
                 scores[member] = trees.margins(self.trees[member], features)
+            elif member in FEATURES:
+                scores[member] = features[:, FEATURES.index(member)].astype(np.float64)
             else:
                 scores[member] = self._network(features, vectors)
         return self.blend.probabilities(scores)

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from nightrec.config import Ranker
+from nightrec.features import FEATURES
 from nightrec.launch import from_first_of_host
 from nightrec.ranker import losses, texts
-from nightrec.ranker.blend import Blend, chosen, sigmoid
+from nightrec.ranker.blend import PLAIN, Blend, chosen, sigmoid
 from nightrec.ranker.dataset import Read, Split, mapped_splits, write
 from nightrec.ranker.heads import Head, made
 from nightrec.ranker.kinds import Kind, learned
@@ -125,6 +126,7 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Te
     weights.data.copy_(best)
     found = {"network": _scores(network, valid_set, device)}
     found |= {kind: _tree_scores(model, valid_split, kind) for kind, model in trees.items()}
+    found |= {name: valid_split.features[:, FEATURES.index(name)] for name in PLAIN}
     scores = {member: values.astype(np.float64) for member, values in found.items()}
     blend, choices = chosen(
         scores, valid_split.labels, lambda mean: ndcg(valid_split.lists, mean, valid_split.labels, NDCG_AT)
@@ -187,7 +189,8 @@ def evaluate(network: Head, lessons: Lessons, device: torch.device) -> tuple[flo
         weight, rows = weight + step.weight_of_all, rows + step.rows_of_all
     sizes = losses.sizes(lessons.loss, rows, weight)
     loss = float(np.mean([total / size for total, size in zip(found, sizes, strict=True)]))
-    return loss, ndcg(lessons.split.lists, scores, lessons.split.labels, NDCG_AT)
+    by_list = ndcg(lessons.split.lists, scores, lessons.split.labels, NDCG_AT)
+    return loss, float(by_list.mean()) if len(by_list) else 0.0
 
 
 def _scores(network: Head, lessons: Lessons, device: torch.device) -> npt.NDArray[np.float32]:
@@ -219,8 +222,8 @@ def _part(split: Split) -> range:
 
 def ndcg(
     lists: npt.NDArray[np.int32], scores: npt.NDArray[np.floating], labels: npt.NDArray[np.float32], k: int,
-) -> float:
-    """Mean NDCG@k over the lists with a positive among their examples; 0 where there is none. All arguments are (N,).
+) -> npt.NDArray[np.float64]:
+    """NDCG@k of each list with a positive among the examples, in order of the lists' numbers. All arguments are (N,).
 
     Binary relevance, discount 1/log2(rank + 1), ideal over min(k, positives) (Järvelin & Kekäläinen 2002, "Cumulated
     gain-based evaluation of IR techniques"). Equal scores keep the order of the rows.
@@ -233,4 +236,5 @@ def ndcg(
     positives = np.bincount(number, weights=labels[order]).astype(int)
     ideal = np.cumsum(discount)[np.clip(positives, 1, k) - 1]
     judged = positives > 0
-    return float((np.bincount(number, weights=gain) / ideal)[judged].mean()) if judged.any() else 0.0
+    found: npt.NDArray[np.float64] = (np.bincount(number, weights=gain) / ideal)[judged]
+    return found

@@ -7,8 +7,7 @@ import datetime as dt
 import pytest
 from pyspark.sql import functions as F
 
-from nightrec.errors import BadInput
-from nightrec.ranker.examples import acted, checked, examples, missed, thinned
+from nightrec.ranker.examples import acted, examples, missed, positives, thinned
 from nightrec.tables import CANDIDATES, CLEAN_EVENTS, RANKER_EXAMPLES, USER_PROFILES
 
 RATED, LATE = {"event_type": "rating"}, dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
@@ -87,9 +86,7 @@ def test_training_keeps_every_positive_and_a_stable_share_of_the_others(spark):
     assert {row["split"]: row["count"] for row in last} == {"train": len(kept), "valid": len(kept)}
 
 
-def test_no_positive_says_what_to_do(rows):
-    only_train = rows(RANKER_EXAMPLES, [{"split": "train", "label": 1.0}, {"split": "valid", "label": 0.0}])
-    with pytest.raises(BadInput, match=r"2026-03-10: no valid example .* 14 days .* later date, or set a shorter"):
-        checked(only_train, AS_OF, 14)
-    with pytest.raises(BadInput, match="no train example and no valid example"):
-        checked(only_train.limit(0), AS_OF, 14)
+def test_positives_by_split(rows):
+    both = rows(RANKER_EXAMPLES, [{"split": "train", "label": 1.0}, {"split": "valid", "label": 0.0}])
+    assert positives(both) == {"train": 1, "valid": 0}
+    assert positives(both.limit(0)) == {"train": 0, "valid": 0}
