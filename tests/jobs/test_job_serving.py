@@ -121,7 +121,9 @@ def ready(night, rows, monkeypatch):
         {"ingest_date": NIGHT},
     )
 
-    def stand_in(frame: Any, items: Any, users: Any, weights: str, sha256: str, features: list[str]) -> Any:
+    def stand_in(
+        frame: Any, weights: str, sha256: str, features: list[str], settings: Any, values: Any, texts: Any
+    ) -> Any:
         assert (weights, sha256, features) == (f"{night.config.paths.models}/w", "0", ["f"])
         return frame.withColumn("score", F.ascii("item_id") / 1000)
 
