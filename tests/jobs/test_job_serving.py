@@ -71,6 +71,8 @@ def ready(night, rows, monkeypatch):
         "processes": 1,
         "best_epoch": 1,
         "epochs": [],
+        "choices": [],
+        "calibration": [],
     }
     put(RANKER_MODELS, [ranker], {"as_of_date": NIGHT, "model_id": "ranker"})
     replace(ITEM_PROFILES, rows(ITEM_PROFILES, [{"item_id": item, "title": item.upper()} for item in ITEMS]), TONIGHT)

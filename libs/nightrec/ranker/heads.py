@@ -71,9 +71,9 @@ class Head(nn.Module):
         """Make this the score from which training starts."""
         raise NotImplementedError
 
-    def penalty(self) -> Tensor:
-        """Sum that `ranker.cosine_penalty` weighs."""
-        return torch.zeros((), device=self.shift.device)
+    def penalty(self, _settings: Ranker) -> Tensor | None:
+        """What is added to the loss for the weights themselves; None for nothing."""
+        return None
 
     @property
     def reads_vectors(self) -> bool:
@@ -219,9 +219,9 @@ class Cosine(Head):
         """By b."""
         self.bias.data.fill_(score)
 
-    def penalty(self) -> Tensor:
-        """Sum of (log w)^2."""
-        return (self.log_weights**2).sum()
+    def penalty(self, settings: Ranker) -> Tensor:
+        """`ranker.cosine_penalty` times the sum of (log w)^2."""
+        return settings.cosine_penalty * (self.log_weights**2).sum()
 
 
 def made(settings: Ranker, mean: Tensor, std: Tensor, shift: Tensor, width: int) -> Head:

@@ -100,10 +100,10 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Te
         total, steps = torch.zeros((), device=device), 0
         taken = next(batches, None)
         while taken:
-            # Times their number, by which averaging over the processes divides.
-            loss = taken.loss(network.scores(taken.given, *taken.dropped)) * hvd.size()
+            loss = taken.loss(network.scores(taken.given, *taken.dropped), hvd.size())
+            penalty = network.penalty(settings)
             gradient.zero_()
-            (loss + settings.cosine_penalty * network.penalty()).backward()
+            (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
             total, steps = total + loss.detach(), steps + 1
             # While the gradients are on their way, the next batch is gathered.
             sent = hvd.allreduce_async_(gradient, name="gradient") if hvd.size() > 1 else None

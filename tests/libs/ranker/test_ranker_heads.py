@@ -50,12 +50,13 @@ def test_bilinear_is_w_u_times_i() -> None:
 
 def test_cosine_weighs_dimensions_and_pays_for_it() -> None:
     head = Cosine(2, ZERO)
-    assert head.scores(GIVEN).tolist() == pytest.approx([0.6, 0, 0, 0]) and head.penalty().item() == 0
+    assert head.scores(GIVEN).tolist() == pytest.approx([0.6, 0, 0, 0]) and head.penalty(Ranker()).item() == 0
     head.log_weights.data = torch.tensor([math.log(4), 0.0])
     head.factor.data, head.bias.data = torch.tensor(10.0), torch.tensor(1.0)
     # sum w u i / sqrt(sum w u^2 sum w i^2) = 4 x 0.6 / sqrt(4 x (4 x 0.36 + 0.64))
     assert head.scores(GIVEN).tolist() == pytest.approx([1 + 10 * 2.4 / math.sqrt(4 * 2.08), 1, 1, 1])
-    assert head.penalty().item() == pytest.approx(math.log(4) ** 2)
+    assert head.penalty(Ranker(cosine_penalty=0.5)).item() == pytest.approx(0.5 * math.log(4) ** 2)
+    assert Bilinear(2, ZERO).penalty(Ranker()) is None
     head.scores(GIVEN).sum().backward()  # type: ignore[no-untyped-call]
     assert head.log_weights.grad is not None and head.log_weights.grad.isfinite().all()
 
@@ -211,7 +212,7 @@ def test_a_head_is_trained_by_two_processes_and_scores_candidates(
     one, two = (on_executors(spark, partial(train, read, settings, {}, asked), size, 60)[0] for size in (1, 2))
     assert one.epochs[0] == pytest.approx(two.epochs[0], abs=1e-4)
     # In a random order 30 items with 5 or 6 positives have 0.3. Attention has the features' noise beside it.
-    assert two.epochs[two.best_epoch - 1]["valid_ndcg"] > (0.6 if name == "attentive" else 0.9)
+    assert two.epochs[two.best_epoch - 1]["valid_ndcg"] > (0.6 if name == "attentive" else 0.8)
 
     ranker = members.packed(two.network, {}, Blend({"network": 1.0}, 2.0, -1.0), {})
     sha256 = model.write(ranker, tmp_path / "model.safetensors")

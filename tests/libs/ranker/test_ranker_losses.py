@@ -135,7 +135,8 @@ def test_the_parts_of_a_step_add_up_to_its_loss(loss: str) -> None:
 
     def total(size: int) -> float:
         steps = [step for rank in range(size) for step in lessons.units.steps(1000, order, rank, size)]
-        return sum(float(Batch(lessons, step, torch.empty(0), []).loss(scores[step.rows])) for step in steps)
+        parts = [Batch(lessons, step, lessons.given(step.rows), []) for step in steps]
+        return sum(float(part.loss(scores[part.step.rows], size)) for part in parts) / size
 
     # Item n is in all lists longer than n: 4 of 4, 3 of 4 ..., one added to both.
     held = [(1 + sum(n < length for length in (5, 9, 1, 20))) / 5 for length in (5, 9, 1, 20) for n in range(length)]

@@ -37,7 +37,7 @@ def alone(network):
 
 @pytest.fixture
 def network():
-    torch.manual_seed(3)
+    torch.manual_seed(1)
     width = len(FEATURES)
     return heads.Network(torch.zeros(width), torch.ones(width), torch.tensor(-1.0), (8, 4)).eval()
 

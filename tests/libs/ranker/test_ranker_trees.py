@@ -53,7 +53,7 @@ def test_both_kinds_find_what_was_planted_whatever_the_order(planted: DataFrame,
         scores = trees.margins(trees.loaded(blob), values)
         assert scores[acted].min() > scores[~acted].max(), kind
     # A logarithm of odds: its sigmoid is near the label.
-    assert np.abs(sigmoid(trees.margins(trees.loaded(models["binary"]), values)) - acted).max() < 0.3
+    assert np.abs(sigmoid(trees.margins(trees.loaded(models["binary"]), values)) - acted).mean() < 0.1
     again = trees.trained(planted.orderBy(F.rand(5)).repartition(5), SETTINGS, 2)
     for kind, blob in models.items():
         assert (trees.margins(trees.loaded(again[kind]), values) == trees.margins(trees.loaded(blob), values)).all()
