@@ -113,13 +113,14 @@ def _matrix(column: pa.Array, width: int) -> npt.NDArray[np.float32]:
 
 def _lists(batch: pa.RecordBatch, keys: Keys, list_of: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The list of each user of a batch; -1 without."""
-    at = pc.index_in(_strings(batch["user_id"]), value_set=keys.user_ids).fill_null(-1).to_numpy()
+    at = pc.index_in(_strings(batch["user_id"]), value_set=_strings(keys.user_ids)).fill_null(-1).to_numpy()
     return np.where(at >= 0, list_of[at], -1)
 
 
 def _rows(wanted: pa.Array, ids: pa.Array, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The row of each id; 0 where it is not among `ids`."""
-    found: npt.NDArray[np.int64] = np.append(rows, 0)[pc.index_in(wanted, value_set=ids).fill_null(-1).to_numpy()]
+    at = pc.index_in(_strings(wanted), value_set=ids).fill_null(-1).to_numpy()
+    found: npt.NDArray[np.int64] = np.append(rows, 0)[at]
     return found
 
 

@@ -62,11 +62,11 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Te
     """Train one network in all processes of the running Horovod job, and choose how it and `trees` (by kind, trained on
     the train split) are blended; every process returns the same.
 
-    `read` gives the examples (see dataset.write), `of_texts` the vectors, where the head reads any. Steps
-    per epoch are equal on every process by construction: they all cut the same order of the epoch into the same steps,
-    and these into a part for each (see steps.Units). A step's loss is over all its examples, whatever part of them a
-    process has. Stops after `patience` epochs without a lower loss on the valid split, which lies later in time, and
-    keeps the weights of the lowest.
+    `read` gives the examples (see dataset.write), `of_texts` the vectors, where the head reads any. Steps per epoch are
+    equal on every process by construction: they all cut the same order of the epoch into the same steps, and these into
+    a part for each (see steps.Units). A step's loss is over all its examples, whatever part of them a process has.
+    Stops after `patience` epochs without a lower loss on the valid split, which lies later in time, and keeps the
+    weights of the lowest.
     """
     torch.manual_seed(settings.seed)
     device = _device()
@@ -124,6 +124,14 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Te
             break
 
     weights.data.copy_(best)
+    return Trained(dumped(network), best_epoch, epochs, *_blended(network, train_split, valid_set, trees, device))
+
+
+def _blended(
+    network: Head, train_split: Split, valid_set: Lessons, trees: Mapping[str, bytes], device: torch.device
+) -> tuple[Blend, dict[str, float], dict[str, Kind], list[dict[str, Any]]]:
+    """The last four of Trained, decided and calibrated on the valid split."""
+    valid_split = valid_set.split
     found = {"network": _scores(network, valid_set, device)}
     found |= {kind: _tree_scores(model, valid_split, kind) for kind, model in trees.items()}
     found |= {name: valid_split.features[:, FEATURES.index(name)] for name in PLAIN}
@@ -132,8 +140,7 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Te
         scores, valid_split.labels, lambda mean: ndcg(valid_split.lists, mean, valid_split.labels, NDCG_AT)
     )
     plain = sigmoid(np.mean([scores[member] for member in blend.weight], axis=0))
-    kinds, calibration = learned(train_split, valid_split, blend.probabilities(scores), plain)
-    return Trained(dumped(network), best_epoch, epochs, blend, choices, kinds, calibration)
+    return blend, choices, *learned(train_split, valid_split, blend.probabilities(scores), plain)
 
 
 def splits(read: Read, of_texts: Texts | None = None) -> tuple[Split, Split, Vectors | None]:
