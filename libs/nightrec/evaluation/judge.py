@@ -168,7 +168,10 @@ class _Log:
         """The pass over the users, each family learned once per setting."""
         known = families(len(self.items.item_id))
         wanted = dict.fromkeys((method.family, method.setting) for method in methods)
-        learned = {(family, setting): known[family][setting](self.items) for family, setting in wanted}
+        learned = {
+            (family, setting): baselines.for_everyone(known[family][setting](self.items), self.items)
+            for family, setting in wanted
+        }
         ordered = [method for key in wanted for method in methods if (method.family, method.setting) == key]
         return Judging(
             self.k, self.repeats_allowed, shelf, self.items.trend, ordered, learned, everyone, tuple(segments)
