@@ -18,6 +18,7 @@ from nightrec.night import Night, main
 from nightrec.ranker import members, model, trees
 from nightrec.ranker.examples import thinned
 from nightrec.ranker.train import train
+from nightrec.runs import Run, record
 from nightrec.store import dataset
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
 
@@ -49,6 +50,11 @@ def run(night: Night) -> None:
         "processes": horovod.processes, "best_epoch": trained.best_epoch, "epochs": trained.epochs,
         "choices": trained.choices,
     }
+    curves = {name: [epoch[name] for epoch in trained.epochs] for name in trained.epochs[0] if name != "epoch"}
+    record(night.store, night.config.paths.reports, Run(
+        "ranker", model_id, night.date, settings.model_dump(),
+        {f"ndcg_{name}": worth for name, worth in trained.choices.items()}, curves, versions,
+    ))
     night.book("written", night.store.put(RANKER_MODELS, [row], {**key, "model_id": model_id}).rows, RANKER_MODELS.name)
 
 

@@ -46,11 +46,14 @@ class Blend:
 
 
 def chosen(
-    scores: Mapping[str, Doubles], labels: npt.NDArray[np.float32], worth: Callable[[Doubles], float]
+    scores: Mapping[str, Doubles],
+    labels: npt.NDArray[np.float32],
+    worth: Callable[[Doubles], float],
+    asked: str = "best",
 ) -> tuple[Blend, dict[str, float]]:
     """The choice of CHOICES whose mean is worth most on the valid split, and what each was worth; ties to the simpler.
 
-    Choices with a member that `scores` does not have are left out.
+    Choices with a member that `scores` does not have are left out. `asked` may name the choice, whatever it is worth.
     """
     found: dict[str, float] = {}
     blends: dict[str, Blend] = {}
@@ -60,7 +63,7 @@ def chosen(
         weight = {member: 1 / max(float(scores[member].std()), 1e-9) / len(members) for member in members}
         mean = Blend(weight, 1.0, 0.0).mean(scores)
         blends[name], found[name] = Blend(weight, *platt(mean, labels)), worth(mean)
-    return blends[max(found, key=lambda name: found[name])], found
+    return blends[max(found, key=lambda name: found[name]) if asked == "best" else asked], found
 
 
 def sigmoid(x: Doubles) -> Doubles:

@@ -118,6 +118,7 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes]) -> Trained:
         {member: found.astype(np.float64) for member, found in scores.items()},
         valid_split.labels,
         lambda mean: ndcg(valid_split.users, mean, valid_split.labels, NDCG_AT),
+        settings.blend,
     )
     return Trained(dumped(network), best_epoch, epochs, blend, choices)
 
