@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -24,8 +24,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nightrec.config import Config, overlaid
+from nightrec.config import Config
 from nightrec.errors import BadInput, UsageError
+from nightrec.evaluation.space import SPACE, Key, Number, with_settings
 from nightrec.evaluation.trials import NDCG, Bench
 from nightrec.metrics import bootstrap
 from nightrec.metrics.bootstrap import Interval
@@ -33,64 +34,10 @@ from nightrec.runs import Run, record
 from nightrec.settings import literal
 from nightrec.store import Store
 
-Number = int | float
 Sampler = Literal["grid", "random", "bayesian"]
 TUNED = "tuned.toml"
 # Points of a grid at most: some days.
 GRID = 1000
-
-
-@dataclass(frozen=True)
-class Key:
-    """A setting that is searched, `section.key`, between two bounds, both included; whole numbers where both are.
-
-    `log`: twice as much is as far from one value as from any other.
-    """
-
-    name: str
-    low: Number
-    high: Number
-    log: bool = False
-
-    def drawn(self, trial: Trial) -> Number:
-        """What the sampler asks for in a trial."""
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(self.name, self.low, self.high, log=self.log)
-        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
-
-    def grid(self) -> list[Number]:
-        """The bounds and the middle."""
-        middle = (self.low * self.high) ** 0.5 if self.log else (self.low + self.high) / 2
-        return [self.low, round(middle) if isinstance(self.low, int) else middle, self.high]
-
-    def of(self, config: Config) -> Number:
-        """Its value in a config."""
-        section, key = self.name.split(".")
-        value: Number = getattr(getattr(config, section), key)
-        return value
-
-
-SPACE = (
-    Key("als.rank", 16, 128, log=True),
-    Key("als.alpha", 1.0, 100.0, log=True),
-    Key("als.unobserved", 0.05, 2.0, log=True),
-    Key("als.regularisation", 0.005, 1.0, log=True),
-    Key("candidates.als", 20, 120),
-    Key("candidates.cooccurrence", 20, 120),
-    Key("candidates.linear", 20, 120),
-    Key("candidates.trending", 20, 120),
-    Key("candidates.linear_penalty", 20.0, 2000.0, log=True),
-    Key("profiles.recent_items", 10, 100, log=True),
-    Key("ranker.past_cuts", 2, 4),
-    Key("ranker.negatives_share", 0.1, 1.0, log=True),
-    Key("ranker.learning_rate", 3e-4, 1e-2, log=True),
-    Key("ranker.dropout", 0.0, 0.5),
-    Key("ranker.trees", 100, 800, log=True),
-    Key("ranker.tree_depth", 3, 8),
-    Key("ranker.tree_learning_rate", 0.02, 0.2, log=True),
-    Key("ranker.tree_leaf_weight", 2.0, 200.0, log=True),
-    Key("ranker.tree_features", 0.2, 1.0),
-)
 
 
 @dataclass(frozen=True)
@@ -115,30 +62,6 @@ class Tuned:
     gain: Interval
     is_better: bool
     trials: tuple[Tried, ...]
-
-
-def searched(config: Config, names: Sequence[str]) -> list[Key]:
-    """The keys of SPACE with these names, all of them for none; bounds reach to the deployment's own value.
-
-    What is 0 is switched off, and stays so. Raises UsageError where a name is unknown or switched off.
-    """
-    on = [key for key in SPACE if key.of(config)]
-    if unknown := sorted(set(names) - {key.name for key in on}):
-        raise UsageError(f"not searched: {', '.join(unknown)}; there are {', '.join(key.name for key in on)}")
-    return [
-        replace(key, low=min(key.low, key.of(config)), high=max(key.high, key.of(config)))
-        for key in on
-        if not names or key.name in names
-    ]
-
-
-def with_settings(config: Config, values: Mapping[str, Number]) -> Config:
-    """The config with other values of `section.key`, validated."""
-    differing: dict[str, dict[str, Number]] = {}
-    for name, value in values.items():
-        section, key = name.split(".")
-        differing.setdefault(section, {})[key] = value
-    return Config.model_validate(overlaid(config.model_dump(), differing))
 
 
 def study_name(config: Config, keys: Sequence[Key], cuts: Sequence[date], days: int) -> str:
@@ -180,10 +103,16 @@ def resume(study: optuna.Study, own: Mapping[str, Number]) -> None:
     """Ask anew for trials that were under way when the study was ended, and for the deployment's own settings first."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
-        if trial.params and trial.params != own:
-            study.enqueue_trial(trial.params)
-    if not any(trial.params == own for trial in study.get_trials(states=(TrialState.COMPLETE,))):
+        study.enqueue_trial(_wanted(trial))
+    there = study.get_trials(states=(TrialState.COMPLETE, TrialState.WAITING))
+    if not any(_wanted(trial) == own for trial in there):
         study.enqueue_trial(dict(own))
+
+
+def _wanted(trial: FrozenTrial) -> dict[str, Number]:
+    """The settings of a trial, also of one that has not begun."""
+    wanted: dict[str, Number] = trial.system_attrs.get("fixed_params") or trial.params
+    return wanted
 
 
 def asked(study: optuna.Study, keys: Sequence[Key]) -> int:
@@ -193,7 +122,7 @@ def asked(study: optuna.Study, keys: Sequence[Key]) -> int:
     """
     points = math.prod(len(key.grid()) for key in keys)
     if points > GRID:
-        raise UsageError(f"a grid of {len(keys)} settings has {points:,} points, {GRID} are searched: name some by --key")
+        raise UsageError(f"a grid of {len(keys)} settings has {points:,} points, not up to {GRID}: name some by --key")
     for values in itertools.product(*(key.grid() for key in keys)):
         study.enqueue_trial({key.name: value for key, value in zip(keys, values, strict=True)}, skip_if_exists=True)
     return len(study.get_trials(states=(TrialState.WAITING,)))
