@@ -48,7 +48,7 @@ def loaded(name: str) -> tuple[Any, float]:
 
 
 def command(task: Any, night: str) -> str:
-    """The spark-submit line of a task for one night, the checkout's folder left out; of a shell's, its variables too."""
+    """The spark-submit line of a task for one night, the checkout's folder left out; variables of a shell's."""
     from datetime import datetime
 
     context = {"params": dict(task.dag.params), "logical_date": datetime.fromisoformat(f"{night}T02:00:00+00:00")}

@@ -38,6 +38,8 @@ Sampler = Literal["grid", "random", "bayesian"]
 TUNED = "tuned.toml"
 # Points of a grid at most: some days.
 GRID = 1000
+# Pruned is what could not be trained with its settings.
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
@@ -87,26 +89,27 @@ def tune(
     resume(study, own)
     # Another start, another part of the sampler's stream.
     study.sampler = _sampler(sampler, bench.config.ranker.seed + len(study.get_trials()))
-    left = trials - len(study.get_trials(states=(TrialState.COMPLETE,))) if trials else None
+    left = trials - len(study.get_trials(states=_DONE)) if trials else None
     if sampler == "grid":
         points = asked(study, keys)
         left = points if left is None else min(left, points)
     if left is None or left > 0:
         study.optimize(
             lambda trial: _tried(bench, study, keys, trial, say), n_trials=left,
-            timeout=minutes * 60 if minutes else None, catch=(BadInput,),
+            timeout=minutes * 60 if minutes else None,
         )  # fmt: skip
     return winner(study.get_trials(states=(TrialState.COMPLETE,)), own, bench)
 
 
 def resume(study: optuna.Study, own: Mapping[str, Number]) -> None:
-    """Ask anew for trials that were under way when the study was ended, and for the deployment's own settings first."""
+    """Ask for the deployment's own settings, and anew for trials that were not brought to an end."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(_wanted(trial))
-    there = study.get_trials(states=(TrialState.COMPLETE, TrialState.WAITING))
-    if not any(_wanted(trial) == own for trial in there):
-        study.enqueue_trial(dict(own))
+    settled = [_wanted(trial) for trial in study.get_trials(states=(*_DONE, TrialState.WAITING))]
+    for wanted in (dict(own), *(_wanted(trial) for trial in study.get_trials(states=(TrialState.FAIL,)))):
+        if wanted and wanted not in settled:
+            study.enqueue_trial(wanted)
+            settled.append(wanted)
 
 
 def _wanted(trial: FrozenTrial) -> dict[str, Number]:
@@ -136,7 +139,12 @@ def _sampler(name: Sampler, seed: int) -> optuna.samplers.BaseSampler:
 def _tried(bench: Bench, study: optuna.Study, keys: Sequence[Key], trial: Trial, say: Callable[[str], None]) -> float:
     """The NDCG of a trial over all cuts; kept beside it: the NDCG in each resample, for paired differences."""
     values = {key.name: key.drawn(trial) for key in keys}
-    cuts = bench.ndcg(with_settings(bench.config, values))
+    shown = told(_differing(values, bench.config))
+    try:
+        cuts = bench.ndcg(with_settings(bench.config, values))
+    except BadInput as error:
+        say(f"trial {trial.number}: nothing, with {shown}: {error}")
+        raise optuna.TrialPruned from error
     pooled = bootstrap.pooled(cuts)
     if not pooled.counts[0]:
         raise UsageError("nobody did anything after the cuts that could be compared with a list: nothing to tune by")
@@ -147,7 +155,7 @@ def _tried(bench: Bench, study: optuna.Study, keys: Sequence[Key], trial: Trial,
     run = Run("trial", f"{study.study_name}-{trial.number:04d}", bench.cuts[-1], values, {NDCG: ndcg}, {NDCG: curve})
     with closing(Store(bench.spark, bench.config.paths.warehouse, run.run_id)) as store:
         record(store, bench.config.paths.reports, run)
-    say(f"trial {trial.number}: NDCG@{bench.config.lists.k} {ndcg:.4f} with {told(_differing(values, bench.config))}")
+    say(f"trial {trial.number}: NDCG@{bench.config.lists.k} {ndcg:.4f} with {shown}")
     return ndcg
 
 

@@ -45,5 +45,8 @@ def test_the_best_on_the_valid_split_is_chosen(good: str, expected: str) -> None
     blend, choices = chosen(scores, labels, worth)
     members = {"network": ("network",), "trees": ("binary", "ranking"), "all": ("network", "binary", "ranking")}
     assert tuple(blend.weight) == members[expected] and max(choices, key=lambda name: choices[name]) == expected
+    # What is asked for serves, whatever is best.
+    for name, weights in members.items():
+        assert tuple(chosen(scores, labels, worth, name)[0].weight) == weights
     # Without trees there is one choice.
     assert set(chosen({"network": scores["network"]}, labels, worth)[1]) == {"network"}
