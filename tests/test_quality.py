@@ -90,7 +90,7 @@ def test_a_trial_runs_again_what_its_settings_change(spark: SparkSession, shop: 
     _, stages = tried(with_settings(settings, {"als.alpha": 0.1, "als.rank": 2}))
     assert stages.count("candidates") == 2 and not {"item_profiles", "user_embeddings"} & set(stages)
     # Of the trial before, only what this one made anew is left.
-    models = {row["als_model"] for row in arrow(settings.paths.warehouse, CANDIDATES, columns=["als_model"]).to_pylist()}
+    models = arrow(settings.paths.warehouse, CANDIDATES, columns=["als_model"])["als_model"].unique()
     assert len(models) == 2
     # Whatever was tried in between, the same settings make the same lists.
     assert tried(settings)[0] == own

@@ -23,7 +23,7 @@ from rich.console import Console
 from nightrec import config as configuration
 from nightrec import quality
 from nightrec.errors import NightrecError
-from nightrec.options import ConfigOption, JsonOption, answer
+from nightrec.options import ConfigOption, JsonOption, answer, tell
 from nightrec.pipeline import STAGES, Stage
 
 if TYPE_CHECKING:
@@ -135,11 +135,9 @@ def train(config: ConfigOption, date: DateOption) -> None:
 
 def _watched(books: Iterator[Books], console: Console) -> list[Books]:
     """Print a line per stage as it ends."""
-    from nightrec.report.night import stage_line
-
     done = []
     for stage in books:
-        console.print(stage_line(stage), soft_wrap=True)
+        tell(console, stage)
         done.append(stage)
     return done
 

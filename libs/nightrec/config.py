@@ -186,7 +186,10 @@ class Candidates(_Section):
         6000, description="items of the linear model, those with the most users: 24 bytes x its square on the driver"
     )
     linear_penalty: float = Field(200.0, gt=0, description="regularisation of the linear model")
-    repeats_allowed: bool = Field(False, description="whether items a user has acted on may come back")
+    repeats_allowed: bool | None = Field(
+        None,
+        description="whether items a user has acted on may come back; not set, the log decides once it spans 28 days",
+    )
     min_cooccurrence: Positive = Field(2, description="users who must share two items before they are neighbours")
     item_memory_mb: Positive = Field(
         1024,

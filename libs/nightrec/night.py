@@ -15,14 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from nightrec import adaptive, models
 from nightrec import config as configuration
-from nightrec import models
 from nightrec.config import Config
 from nightrec.contract import Table
 from nightrec.errors import AuditRefused, NightrecError
 from nightrec.pipeline import SAME_DATE
 from nightrec.session import session
-from nightrec.store import Commit, Store, Where, partitions
+from nightrec.store import Commit, Store, Where, arrow, partitions
 from nightrec.tables import CLEAN_EVENTS, LEDGER
 from nightrec.task_time import TaskClock
 
@@ -71,7 +71,8 @@ class Night:
         views: Mapping[str, View] | None = None,
     ) -> None:
         self.spark = spark
-        self.config = config
+        self.asked = config
+        self.config = config  # and what the log has decided of it
         self.date = night
         self.warm = warm
         self.store = store or Store(spark, config.paths.warehouse, run_id=uuid.uuid4().hex[:12])
@@ -146,6 +147,9 @@ class Night:
     def run(self, stage: str, job: Callable[[Night], None]) -> Books:
         """Run one stage and commit its books to the ledger, after its table."""
         self._lines.clear()
+        if adaptive.is_open(self.config):
+            books = arrow(self.store.warehouse, LEDGER, {"stage": "clean_events"}, ["fate", "row_count"])
+            self.config = adaptive.adapted(self.config, books.to_pylist())
         started, tasks = time.monotonic(), TaskClock(self.spark)
         try:
             job(self)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date as day
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +14,7 @@ import typer
 from rich.console import Console
 
 from nightrec import config as configuration
-from nightrec.options import ConfigOption, JsonOption, answer
+from nightrec.options import ConfigOption, JsonOption, answer, tell
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -40,13 +41,12 @@ def _session(
     """A warm session, what watches its stages, and what prints each one's line as it ends."""
     from nightrec.night import die_with_parent
     from nightrec.progress import StageProgress
-    from nightrec.report.night import stage_line
     from nightrec.session import session
 
     die_with_parent()
     spark = session(settings.spark, f"nightrec {name}", warm=True)
     try:
-        yield spark, StageProgress(spark, console), lambda books: console.print(stage_line(books), soft_wrap=True)
+        yield spark, StageProgress(spark, console), partial(tell, console)
     finally:
         spark.stop()
 

@@ -80,7 +80,10 @@ class Ablation:
 
 def variants(config: Config) -> list[Variant]:
     """Every variant of a deployment, in the order of KINDS; what is switched off cannot be left out."""
-    on = [source for source, count in counts(config.candidates, config.lists.k).items() if count]
+    # What the log decides is not known yet: habits may be on.
+    allowed = config.candidates.repeats_allowed is not False
+    candidates = config.candidates.model_copy(update={"repeats_allowed": allowed})
+    on = [source for source, count in counts(candidates, config.lists.k).items() if count]
     blends = {"network": "the network alone", "trees": "the trees alone", "all": "network and trees"}
     ranker = config.ranker
     return [
