@@ -17,9 +17,11 @@ def run(night: Night) -> None:
     items, users = night.read(ITEM_PROFILES), night.read(USER_PROFILES)
     candidates = night.read(CANDIDATES, {"run_date": night.date, "als_model": night.als_model})
     ranker = ranker_row(night.store.warehouse, night.ranker_model)
-    weights = f"{night.config.paths.models}/{ranker['weights']}"
-    known, others = split(candidates, users)
-    personal = scored(known, weights, ranker["weights_sha256"], ranker["features"])
+    personal, others = None, candidates
+    if ranker["weights"]:
+        known, others = split(candidates, users)
+        weights = f"{night.config.paths.models}/{ranker['weights']}"
+        personal = scored(known, weights, ranker["weights_sha256"], ranker["features"])
     # The shortfalls first: lists that are short without a recorded cause would fail the audit.
     night.replace(SHORTFALLS, shortfalls(candidates, items, users, k=k, run_date=night.date))
     night.replace(RANKED_TOPK, ranked_topk(personal, others, items, users, k=k, run_date=night.date))

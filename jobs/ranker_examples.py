@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from nightrec.night import Night, main
 from nightrec.pipeline import SAME_DATE
-from nightrec.ranker.examples import acted, checked, examples, missed, union
+from nightrec.ranker.examples import acted, examples, missed, positives, union
 from nightrec.tables import CANDIDATES, RANKER_EXAMPLES, USER_PROFILES
 
 
@@ -26,12 +26,11 @@ def run(night: Night) -> None:
             negatives_share=settings.negatives_share,
         ))
     night.replace(RANKER_EXAMPLES, union(frames), {"as_of_date": night.date})
-    written = night.store.read(RANKER_EXAMPLES, {"as_of_date": night.date})
-    positives = checked(written, night.date, settings.horizon_days)
     if len(cuts) < settings.past_cuts:
         night.book("cut", len(cuts), f"of {settings.past_cuts}: the log reaches no further back")
-    night.book("positive", positives, "acted on after the cut")
-    night.book("missed", missed(done, positives), "acted on, but not a candidate")
+    found = sum(positives(night.store.read(RANKER_EXAMPLES, {"as_of_date": night.date})).values())
+    night.book("positive", found, "acted on after the cut")
+    night.book("missed", missed(done, found), "acted on, but not a candidate")
 
 
 if __name__ == "__main__":

@@ -4,35 +4,52 @@ Grain: one row of ranker_models per model.
 
     spark-submit jobs/ranker_model.py --config nightrec.toml --date 2026-03-10
 
-The session needs horovod.processes task slots at once. Weights: MODEL_ID/model.safetensors under paths.models.
+The session needs horovod.processes task slots at once. Weights: MODEL_ID/model.safetensors under paths.models. Where
+the log gives nothing to learn from, a row without weights: lists then follow the ladder.
 """
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from nightrec.errors import BadInput
 from nightrec.features import FEATURES
 from nightrec.launch import on_executors
 from nightrec.models import ranker_model_id
 from nightrec.night import Night, main
 from nightrec.ranker import members, model, trees
-from nightrec.ranker.examples import thinned
+from nightrec.ranker.examples import positives, thinned
 from nightrec.ranker.train import train
 from nightrec.runs import Run, record
 from nightrec.store import dataset
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
 
+NOTHING: dict[str, Any] = {"weights": "", "weights_sha256": "", "best_epoch": 0, "epochs": [], "choices": {}}
+
 
 def run(night: Night) -> None:
-    """Train as of the night's date; the same date and settings replace the same model.
+    """Train as of the night's date; the same date and settings replace the same model."""
+    key: dict[str, Any] = {"as_of_date": night.date}
+    found = positives(night.store.read(RANKER_EXAMPLES, key))
+    row: dict[str, Any] = {
+        **key, "model_id": ranker_model_id(night.date, night.config), "features": list(FEATURES),
+        "settings": {name: str(value) for name, value in night.config.ranker.model_dump().items()},
+        "data_versions": {RANKER_EXAMPLES.name: night.store.version(RANKER_EXAMPLES)},
+        "processes": night.config.horovod.processes,
+    }  # fmt: skip
+    lacking = " and ".join(split for split, count in found.items() if not count)
+    if lacking:
+        night.book("unlearned", 1, f"no {lacking} example of a user who acted before and after a cut: no ranker yet")
+    row |= NOTHING if lacking else learned(night, row["model_id"])
+    key["model_id"] = row["model_id"]
+    night.book("written", night.store.put(RANKER_MODELS, [row], key).rows, RANKER_MODELS.name)
+
+
+def learned(night: Night, model_id: str) -> dict[str, Any]:
+    """Train, write the weights, and return what ranker_models keeps of it.
 
     What is blended how is decided on the latest cut, which the trees then learn from too.
     """
     settings, horovod, key = night.config.ranker, night.config.horovod, {"as_of_date": night.date}
-    model_id = ranker_model_id(night.date, night.config)
-    if not night.store.rows(RANKER_EXAMPLES, key):
-        raise BadInput(f"ranker_examples: no example as of {night.date}; run ranker_examples for this date first")
-    versions = {RANKER_EXAMPLES.name: night.store.version(RANKER_EXAMPLES)}
     examples = night.store.read(RANKER_EXAMPLES, key)
     earlier = trees.trained(examples.where("split = 'train'"), settings, horovod.processes) if settings.trees else {}
     read = partial(dataset, night.store.warehouse, RANKER_EXAMPLES, key)
@@ -43,19 +60,16 @@ def run(night: Night) -> None:
     final = trees.trained(every, settings, horovod.processes) if used else {}
     weights = f"{model_id}/model.safetensors"
     blob = members.packed(trained.network, final, trained.blend)
-    sha256 = model.write(blob, Path(night.config.paths.models) / weights)
-    row = {
-        **key, "model_id": model_id, "weights": weights, "weights_sha256": sha256, "features": list(FEATURES),
-        "settings": {name: str(value) for name, value in settings.model_dump().items()}, "data_versions": versions,
-        "processes": horovod.processes, "best_epoch": trained.best_epoch, "epochs": trained.epochs,
-        "choices": trained.choices,
-    }
     curves = {name: [epoch[name] for epoch in trained.epochs] for name in trained.epochs[0] if name != "epoch"}
     record(night.store, night.config.paths.reports, Run(
         "ranker", model_id, night.date, settings.model_dump(),
-        {f"ndcg_{name}": worth for name, worth in trained.choices.items()}, curves, versions,
-    ))
-    night.book("written", night.store.put(RANKER_MODELS, [row], {**key, "model_id": model_id}).rows, RANKER_MODELS.name)
+        {f"ndcg_{name}": worth for name, worth in trained.choices.items()}, curves,
+        {RANKER_EXAMPLES.name: night.store.version(RANKER_EXAMPLES)},
+    ))  # fmt: skip
+    return {
+        "weights": weights, "weights_sha256": model.write(blob, Path(night.config.paths.models) / weights),
+        "best_epoch": trained.best_epoch, "epochs": trained.epochs, "choices": trained.choices,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

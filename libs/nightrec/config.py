@@ -229,7 +229,7 @@ class Ranker(_Section):
     tree_rows: float = Field(0.8, gt=0, le=1, description="share of the examples drawn for each tree")
     tree_features: float = Field(0.5, gt=0, le=1, description="share of the features drawn for each tree")
     blend: Literal["best", "network", "trees", "all"] = Field(
-        "best", description="whose scores are averaged; best: those that order the latest cut best"
+        "best", description="whose scores are averaged; best: all, unless others order the latest cut clearly better"
     )
     seed: int = 17
 

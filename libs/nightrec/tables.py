@@ -309,12 +309,12 @@ RANKER_MODELS = Table(
     columns=(
         Column("as_of_date", "date", "training date"),
         Column("model_id", "string", "id of the ranker: date and settings"),
-        Column("weights", "string", "safetensors file under models/"),
+        Column("weights", "string", "safetensors file under models/; empty: there was nothing to learn from"),
         Column("weights_sha256", "string", "fingerprint of that file"),
         Column("features", "array<string>", "feature names in order"),
         *_TRAINED_FROM,
         Column("processes", "int", "Horovod processes"),
-        Column("best_epoch", "int", "1-based epoch whose weights were kept"),
+        Column("best_epoch", "int", "1-based epoch whose weights were kept; 0: none"),
         Column(
             "epochs",
             "array<struct<epoch:int,train_loss:double,valid_loss:double,valid_ndcg:double>>",

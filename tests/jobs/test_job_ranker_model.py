@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from nightrec_jobs.ranker_model import run
 
-from nightrec.errors import BadInput
 from nightrec.features import FEATURES
 from nightrec.models import ranker_model_id
 from nightrec.night import Night
 from nightrec.ranker import model
+from nightrec.ranker.blend import PLAIN
 from nightrec.store import arrow
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
 
@@ -46,7 +46,7 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
     file = Path(training.config.paths.models) / row["weights"]
     assert file.parts[-2:] == (row["model_id"], "model.safetensors")
     assert len(model.loaded(model.read(file, row["weights_sha256"])).mean) == len(FEATURES)
-    assert set(dict(row["choices"])) == {"network", "trees", "all"}
+    assert set(dict(row["choices"])) == {"network", "trees", "all", *PLAIN}
     assert books.rows("written") == 1
 
     training.run("ranker_model", run)
@@ -54,6 +54,15 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
     assert again == row
 
 
-def test_without_examples_it_says_what_to_run(training):
-    with pytest.raises(BadInput, match="no example as of 2026-03-10; run ranker_examples for this date first"):
-        training.run("ranker_model", run)
+def test_nothing_to_learn_from_is_a_row_without_weights(training, store):
+    store.put(RANKER_EXAMPLES, [
+        {"as_of_date": AS_OF, "cut_date": AS_OF, "split": "train", "user_id": "u", "item_id": "i", "label": 1.0,
+         "features": [0.0] * len(FEATURES)}
+    ], {"as_of_date": AS_OF})
+    books = training.run("ranker_model", run)
+    (row,) = arrow(store.warehouse, RANKER_MODELS).to_pylist()
+    assert row["weights"] == "" and row["best_epoch"] == 0 and not row["epochs"] and not row["choices"]
+    assert [reason for fate, reason, _ in books.lines if fate == "unlearned"] == [
+        "no valid example of a user who acted before and after a cut: no ranker yet"
+    ]
+    assert not Path(training.config.paths.models).exists()

@@ -8,7 +8,6 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from nightrec.errors import BadInput
 from nightrec.tables import RANKER_EXAMPLES
 
 _BUCKETS = 1_000_000
@@ -73,17 +72,7 @@ def missed(acted: list[DataFrame], found: int) -> int:
     return int((total[0] if total else 0) or 0) - found
 
 
-def checked(written: DataFrame, as_of: date, horizon_days: int) -> int:
-    """The number of positives in the written examples.
-
-    Raises BadInput where a split has no positive: there is nothing to learn, or nothing to stop by.
-    """
+def positives(written: DataFrame) -> dict[str, int]:
+    """Positives in the written examples, by split. A ranker is learned where both splits have some."""
     counts = {split: int(n) for split, n in written.groupBy("split").agg(F.sum("label")).collect()}
-    lacking = [f"no {split} example" for split in ("train", "valid") if not counts.get(split)]
-    if lacking:
-        raise BadInput(
-            f"ranker_examples as of {as_of}: {' and '.join(lacking)} in which a user with earlier events acted on a "
-            f"candidate within {horizon_days} days of the cut; train as of a later date, or set a shorter "
-            "ranker.horizon_days, so that events lie on both sides of every cut"
-        )
-    return sum(counts.values())
+    return {split: counts.get(split, 0) for split in ("train", "valid")}

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import safetensors.numpy
 import xgboost
 
+from nightrec.features import FEATURES
 from nightrec.ranker import kernel, trees
 from nightrec.ranker.blend import Blend
 from nightrec.ranker.model import BESIDE
@@ -32,6 +33,8 @@ class Members:
         for member in self.blend.weight:
             if member in self.trees:
                 scores[member] = trees.margins(self.trees[member], features)
+            elif member in FEATURES:
+                scores[member] = features[:, FEATURES.index(member)].astype(np.float64)
             else:
                 scores[member] = self.network.logits(features)
         return self.blend.probabilities(scores)

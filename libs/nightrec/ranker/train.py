@@ -25,8 +25,9 @@ from torch.nn import functional
 
 from nightrec.config import Ranker
 from nightrec.errors import UsageError
+from nightrec.features import FEATURES
 from nightrec.launch import from_first_of_host
-from nightrec.ranker.blend import Blend, chosen
+from nightrec.ranker.blend import PLAIN, Blend, chosen
 from nightrec.ranker.dataset import Read, Split, mapped_splits, write
 from nightrec.ranker.model import DropoutMasks, Network, dumped, flattened
 from nightrec.ranker.trees import loaded, margins
@@ -114,6 +115,7 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes]) -> Trained:
     weights.data.copy_(best)
     scores = {"network": _scores(network, valid_split, device)}
     scores |= {kind: _tree_scores(model, valid_split, kind) for kind, model in trees.items()}
+    scores |= {name: valid_split.features[:, FEATURES.index(name)] for name in PLAIN}
     blend, choices = chosen(
         {member: found.astype(np.float64) for member, found in scores.items()},
         valid_split.labels,
@@ -175,7 +177,8 @@ def evaluate(network: Network, split: Split, device: torch.device) -> tuple[floa
     loss = functional.binary_cross_entropy_with_logits(
         torch.from_numpy(logits).double(), torch.tensor(split.labels).double()
     )
-    return float(loss), ndcg(split.users, logits, split.labels, NDCG_AT)
+    by_user = ndcg(split.users, logits, split.labels, NDCG_AT)
+    return float(loss), float(by_user.mean()) if len(by_user) else 0.0
 
 
 def _scores(network: Network, split: Split, device: torch.device) -> npt.NDArray[np.float32]:
@@ -206,8 +209,8 @@ def _part(split: Split) -> npt.NDArray[np.float32]:
 
 def ndcg(
     users: npt.NDArray[np.int32], scores: npt.NDArray[np.floating], labels: npt.NDArray[np.float32], k: int,
-) -> float:
-    """Mean NDCG@k over the users with a positive among their examples; 0 where there is none. All arguments are (N,).
+) -> npt.NDArray[np.float64]:
+    """NDCG@k of each user with a positive among the examples, in order of the users' numbers. All arguments are (N,).
 
     Binary relevance, discount 1/log2(rank + 1), ideal over min(k, positives) (Järvelin & Kekäläinen 2002, "Cumulated
     gain-based evaluation of IR techniques"). Equal scores keep the order of the rows.
@@ -220,4 +223,5 @@ def ndcg(
     positives = np.bincount(user, weights=labels[order]).astype(int)
     ideal = np.cumsum(discount)[np.clip(positives, 1, k) - 1]
     judged = positives > 0
-    return float((np.bincount(user, weights=gain) / ideal)[judged].mean()) if judged.any() else 0.0
+    found: npt.NDArray[np.float64] = (np.bincount(user, weights=gain) / ideal)[judged]
+    return found

@@ -25,17 +25,17 @@ def split(candidates: DataFrame, users: DataFrame) -> tuple[DataFrame, DataFrame
 
 
 def ranked_topk(
-    scored: DataFrame, ladder: DataFrame, items: DataFrame, users: DataFrame, *, k: int, run_date: date
+    scored: DataFrame | None, ladder: DataFrame, items: DataFrame, users: DataFrame, *, k: int, run_date: date
 ) -> DataFrame:
     """One row per item of each list, at most `k` of them, as in tables.RANKED_TOPK.
 
     scored: candidates with `score` in (0, 1): ordered by score rounded to 6 decimals, then item id. Their source is the
-    candidate's. A score that is not a number comes first, where the audit sees it.
+    candidate's. A score that is not a number comes first, where the audit sees it. None where there is no ranker.
     ladder: candidates without a score: ordered by the first step of the ladder that nominated the item, then by its
     rank there, then item id. Score is 1/position, source is the one that nominated the item at that step.
     A list with fewer candidates than `k` is as long as they are; `shortfalls` records it.
     """
-    rows = by_score(scored).unionByName(by_ladder(ladder))
+    rows = by_ladder(ladder) if scored is None else by_score(scored).unionByName(by_ladder(ladder))
     best_first = Window.partitionBy(*_LIST).orderBy(F.col("score").desc_nulls_last(), F.col("_place"), F.col("item_id"))
     cut = rows.withColumn("rank", F.row_number().over(best_first)).where(F.col("rank") <= k)
     score = F.coalesce("score", F.round(1.0 / F.col("rank"), SCORE_DECIMALS))

@@ -7,8 +7,7 @@ import datetime as dt
 import pytest
 from pyspark.sql import functions as F
 
-from nightrec.errors import BadInput
-from nightrec.ranker.examples import acted, checked, examples, missed, thinned
+from nightrec.ranker.examples import acted, examples, missed, positives, thinned
 from nightrec.tables import CANDIDATES, CLEAN_EVENTS, RANKER_EXAMPLES, USER_PROFILES
 
 CUT, AS_OF = dt.date(2026, 2, 24), dt.date(2026, 3, 10)
@@ -96,9 +95,7 @@ def test_of_a_single_cut_whole_users_are_for_validation(spark):
     assert 20 < len(valid) < 60 and set(valid) == {20} and 0.2 < (sum(train) / len(train) - 1) / 19 < 0.4
 
 
-def test_no_positive_says_what_to_do(rows):
-    only_train = rows(RANKER_EXAMPLES, [{"split": "train", "label": 1.0}, {"split": "valid", "label": 0.0}])
-    with pytest.raises(BadInput, match=r"2026-03-10: no valid example .* 14 days .* later date, or set a shorter"):
-        checked(only_train, AS_OF, 14)
-    with pytest.raises(BadInput, match="no train example and no valid example"):
-        checked(only_train.limit(0), AS_OF, 14)
+def test_positives_by_split(rows):
+    both = rows(RANKER_EXAMPLES, [{"split": "train", "label": 1.0}, {"split": "valid", "label": 0.0}])
+    assert positives(both) == {"train": 1, "valid": 0}
+    assert positives(both.limit(0)) == {"train": 0, "valid": 0}

@@ -1,0 +1,154 @@
+"""Logs of every kind, one night each: it runs to its end, every list is full, every line has a fate.
+
+In process, in the tests' session, with settings left at their defaults but for the size of the models.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from nightrec import runner
+from nightrec.config import Config
+from nightrec.night import Books, Night
+from nightrec.store import arrow
+from nightrec.tables import ITEM_PROFILES, PUBLISHED_TOPK, RANKER_MODELS, USER_PROFILES
+
+FIRST, DAYS, K = date(2026, 1, 30), 30, 10
+LAST = FIRST + timedelta(days=DAYS - 1)
+Event = dict[str, Any]
+
+
+def event(user: int, item: int, day: int, kind: str = "view", second: int = 0) -> Event:
+    moment = datetime(FIRST.year, FIRST.month, FIRST.day, 8, tzinfo=UTC) + timedelta(days=day, seconds=second)
+    return {"user_id": f"u{user:04d}", "item_id": f"i{item:05d}", "event_type": kind, "event_ts": moment.isoformat()}
+
+
+def shop(draw: random.Random, users: int = 50, items: int = 60) -> Iterator[Event]:
+    """A user in two acts on a day, on items of the own taste, popular ones first."""
+    for day in range(DAYS):
+        for user in range(users):
+            if draw.random() < 0.5:
+                item = 2 * int(items // 2 * draw.random() ** 2) + user % 2
+                kind = draw.choice(("view", "click", "purchase"))
+                yield event(user, item, day, kind, draw.randrange(40_000))
+
+
+def one_kind(draw: random.Random) -> Iterator[Event]:
+    return ({**each, "event_type": "purchase"} for each in shop(draw))
+
+
+def dates_without_times(draw: random.Random) -> Iterator[Event]:
+    return ({**each, "event_ts": each["event_ts"][:10] + "T00:00:00Z"} for each in shop(draw))
+
+
+def one_event_per_user(draw: random.Random) -> Iterator[Event]:
+    return (event(user, int(60 * draw.random() ** 2), user % DAYS) for user in range(300))
+
+
+def repeats_only(draw: random.Random) -> Iterator[Event]:
+    """Everybody comes back to one item, the same all the time."""
+    return (event(user, user % 40, day) for day in range(DAYS) for user in range(50) if draw.random() < 0.5)
+
+
+def half_on_one_item(draw: random.Random) -> Iterator[Event]:
+    for each in shop(draw):
+        yield each
+        yield {**each, "item_id": "i00000", "event_type": "click"}
+
+
+def mostly_new_items(draw: random.Random) -> Iterator[Event]:
+    """2,000 items have been acted on, of the 20,000 of the catalogue."""
+    return shop(draw, users=100, items=2_000)
+
+
+def robots(draw: random.Random) -> Iterator[Event]:
+    """A robot in three users: 1,100 events in an hour."""
+    yield from shop(draw, users=8)
+    for robot in range(4):
+        for n in range(1_100):
+            yield event(9_000 + robot, n % 60, DAYS - 2, "view", 2 * n)
+
+
+def half_on_one_day(draw: random.Random) -> Iterator[Event]:
+    for each in shop(draw):
+        yield each
+        yield {**each, "event_ts": event(0, 0, DAYS - 5, second=draw.randrange(40_000))["event_ts"]}
+
+
+# Name of the log, its events, items of the catalogue (0: no catalogue, no texts), whether a ranker can learn from it.
+LOGS: dict[str, tuple[Callable[[random.Random], Iterator[Event]], int, bool]] = {
+    "only one event kind": (one_kind, 60, True),
+    "no text": (shop, 0, True),
+    "dates without times": (dates_without_times, 60, True),
+    "one event per user": (one_event_per_user, 60, False),
+    "repeats only": (repeats_only, 60, True),
+    "an item in half of all events": (half_on_one_item, 60, True),
+    "20,000 items, 90 % new": (mostly_new_items, 20_000, True),
+    "30 % robots": (robots, 60, True),
+    "half of all events on one day": (half_on_one_day, 60, True),
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_a_night_of(name: str, spark: SparkSession, config: Config, tmp_path: Path) -> None:
+    events, items, is_learnable = LOGS[name]
+    written = write(tmp_path / "raw", list(events(random.Random(5))), items)
+    with Night(spark, small(config), LAST, warm=True) as night:
+        books = list(runner.run(night, lambda label: nullcontext()))
+        warehouse = night.store.warehouse
+    assert fates(books) == written
+    everybody = arrow(warehouse, USER_PROFILES, {"run_date": LAST}).to_pylist()
+    offered = arrow(warehouse, ITEM_PROFILES, {"run_date": LAST}).to_pylist()
+    published = arrow(warehouse, PUBLISHED_TOPK, {"list_kind": "user"}).to_pylist()
+    lists = {row["list_key"]: row["items"] for row in published}
+    assert lists.keys() == {user["user_id"] for user in everybody if user["is_eligible"]}
+    assert len(offered) >= (items or 50)
+    assert {len({item["item_id"] for item in own}) for own in lists.values()} == {K}
+    (ranker,) = arrow(warehouse, RANKER_MODELS).to_pylist()
+    assert bool(ranker["weights"]) == is_learnable
+
+
+def small(config: Config) -> Config:
+    """Small models; a week is the horizon of a month."""
+    parts = {
+        "als": {"rank": 8, "iterations": 2},
+        "ranker": {"horizon_days": 7, "past_cuts": 2, "epochs": 1, "hidden": (8,), "trees": 5},
+    }
+    return config.model_copy(
+        update={name: getattr(config, name).model_copy(update=given) for name, given in parts.items()}
+    )
+
+
+def fates(books: list[Books]) -> int:
+    """Raw lines of all fates."""
+    return sum(each.rows(fate) for each in books for fate in ("accepted", "late", "duplicate", "rejected"))
+
+
+def write(root: Path, events: list[Event], items: int) -> int:
+    """Raw files by the events' own dates, and a catalogue; returns how many events."""
+    by_day: dict[str, list[str]] = {}
+    for each in events:
+        by_day.setdefault(each["event_ts"][:10], []).append(json.dumps(each))
+    for day, lines in by_day.items():
+        put(root / "events", day, lines)
+    if items:
+        kinds = ("lamp", "chair", "table", "shelf", "clock")
+        put(root / "items", str(FIRST), [
+            json.dumps({"item_id": f"i{n:05d}", "title": f"{kinds[n % 5]} {n % 7}", "categories": [kinds[n % 2]]})
+            for n in range(items)
+        ])  # fmt: skip
+    return len(events)
+
+
+def put(folder: Path, day: str, lines: list[str]) -> None:
+    (folder / f"ingest_date={day}").mkdir(parents=True)
+    (folder / f"ingest_date={day}" / "part-0.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
