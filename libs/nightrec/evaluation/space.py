@@ -87,4 +87,4 @@ def with_settings(config: Config, values: Mapping[str, Number]) -> Config:
     for name, value in values.items():
         section, key = name.split(".")
         differing.setdefault(section, {})[key] = value
-    return Config.model_validate(overlaid(config.model_dump(), differing))
+    return Config.model_validate(overlaid(config.model_dump(by_alias=True), differing))
