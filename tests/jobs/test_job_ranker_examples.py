@@ -39,7 +39,8 @@ def test_an_event_counts_on_the_side_of_the_cut_on_which_it_arrived(training, st
         for item, day in ARRIVED.items()
     ]
     # The log is old enough for both cuts.
-    events.append({"event_key": "old", "ingest_date": TRAIN - dt.timedelta(days=14), "item_id": "old", "user_id": "x"})
+    start = TRAIN - dt.timedelta(days=14)
+    events.append({"event_key": "old", "ingest_date": start, "item_id": "old", **ACT, "user_id": "x"})
     # acted on after the train cut, never a candidate
     events.append({"event_key": "m", "ingest_date": VALID, "item_id": "missed", **ACT})
     store.append(CLEAN_EVENTS, rows(CLEAN_EVENTS, events))
