@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from nightrec.night import Night, main
 from nightrec.serving import candidates as nominating
+from nightrec.serving.histories import histories
 from nightrec.tables import (
     ALS_ITEM_FACTORS,
     ALS_USER_FACTORS,
@@ -32,12 +33,14 @@ def run(night: Night) -> None:
     )
     rows = nominating.item_rows(inputs)
     days, partitions = settings.profiles.recent_days, settings.spark.partitions
-    # Read three times: for counts, for neighbours, for what to mask.
-    histories = nominating.histories(inputs.events, rows["item_id"], night.date, days, settings.candidates).persist()
+    # Read several times: for counts, for neighbours, for what to mask.
+    users = histories(inputs.events, rows["item_id"], night.date, days, settings.candidates).persist()
     try:
-        items = nominating.catalogue(rows, histories, inputs.user_profiles, settings.candidates, partitions)
+        items = nominating.catalogue(
+            rows, users, inputs.user_profiles, settings.candidates, run_date=night.date, partitions=partitions
+        )
         frame = nominating.candidates(
-            nominating.lists(inputs, histories, settings.profiles.recent_items, users_only=night.is_replay),
+            nominating.lists(inputs, users, settings.profiles.recent_items, users_only=night.is_replay),
             items,
             settings.candidates,
             k=settings.lists.k,
@@ -47,7 +50,7 @@ def run(night: Night) -> None:
         )
         night.replace(CANDIDATES, frame, {"run_date": night.date, "als_model": model})
     finally:
-        histories.unpersist()
+        users.unpersist()
 
 
 if __name__ == "__main__":

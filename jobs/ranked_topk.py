@@ -24,7 +24,8 @@ def run(night: Night) -> None:
         personal = scored(known, weights, ranker["weights_sha256"], ranker["features"])
     # The shortfalls first: lists that are short without a recorded cause would fail the audit.
     night.replace(SHORTFALLS, shortfalls(candidates, items, users, k=k, run_date=night.date))
-    night.replace(RANKED_TOPK, ranked_topk(personal, others, items, users, k=k, run_date=night.date))
+    pins = {pick.item: pick.slot for pick in night.config.candidates.picks(night.date) if pick.slot}
+    night.replace(RANKED_TOPK, ranked_topk(personal, others, items, users, k=k, run_date=night.date, pins=pins))
 
 
 if __name__ == "__main__":

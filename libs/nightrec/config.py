@@ -8,9 +8,9 @@ import tomllib
 from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nightrec.errors import UsageError
 from nightrec.tables import EVENT_TYPES
@@ -159,13 +159,34 @@ class Encoder(_Section):
         return Path(self.folder) if self.folder else cache_folder() / "encoders" / self.model
 
 
+class Pick(_Section):
+    """An item picked by hand."""
+
+    item: str = Field(min_length=1, description="its id")
+    start: date | None = Field(None, alias="from", description="first day on which lists with it are read")
+    until: date | None = Field(None, description="last such day")
+    slot: Positive | None = Field(None, description="place that it has in every list but those of similar items")
+    priority: int = Field(0, description="larger comes first; of equal ones the earlier of the list")
+
+    @model_validator(mode="after")
+    def _days_in_order(self) -> Pick:
+        if self.start and self.until and self.start > self.until:
+            raise ValueError(f"from = {self.start} lies after until = {self.until}")
+        return self
+
+
 class Candidates(_Section):
     """Which items are nominated for each list."""
 
     als: Count = Field(60, description="items nominated by the factors; 0 switches the source off")
+    neighbour_users: Count = Field(60, description="by what the users most alike acted on")
     cooccurrence: Count = Field(60, description="by items acted on by the same users")
+    bm25: Count = Field(60, description="by the same, weighed by how rare users and items are")
     linear: Count = Field(60, description="by the linear model over items that is best in closed form")
-    text: Count = Field(30, description="by texts near the recent items'")
+    transitions: Count = Field(60, description="by what the same users took up next")
+    text: Count = Field(30, description="by texts near the recent items', as BERT reads them")
+    keywords: Count = Field(30, description="by the words that texts share with the recent items'")
+    attributes: Count = Field(30, description="by the categories, tags and attributes shared with the recent items")
     habit: Count = Field(100, description="of the user's own items, where repeats are allowed")
     segment: Count = Field(30, description="by popularity in the user's segment")
     segment_prior: float = Field(
@@ -175,13 +196,26 @@ class Candidates(_Section):
     )
     trending: Count = Field(50, description="by users of the last seven days")
     popularity: Count = Field(50, description="by recent popularity")
-    editorial: tuple[str, ...] = Field((), description="items picked by hand, in order: the last step of the ladder")
-    neighbours: Positive = Field(100, description="co-occurring items kept per item")
+    editorial: tuple[Pick, ...] = Field(
+        (),
+        description="items picked by hand, in order: the last step of the ladder. Each is an id or a table {item, "
+        "from, until, slot, priority}: shown on the days from .. until, of larger priority first, and in lists of "
+        "users, segments and everyone at place slot, where a user may be shown it",
+    )
+    neighbours: Positive = Field(
+        100, description="similar items kept per item by each source that knows them: 12 bytes each in every worker"
+    )
     basket: Positive = Field(
         200,
-        description="latest items per user that count as own and for co-occurrence; bounds its cost at users x basket "
-        "squared",
+        description="latest items per user that count as own and for pairs of items; bounds their cost at users x "
+        "basket squared",
     )
+    reference_users: Positive = Field(
+        20_000,
+        description="users, by hash of their ids, among whom those alike are looked for: 24 bytes x basket each in "
+        "every worker",
+    )
+    nearest_users: Positive = Field(100, description="of those the most alike, who speak for a user")
     linear_items: Positive = Field(
         6000, description="items of the linear model, those with the most users: 24 bytes x its square on the driver"
     )
@@ -197,6 +231,24 @@ class Candidates(_Section):
         "+ text width), and 12 x (3 x rank + text width) + 144 per available item; beyond it they come from a file on "
         "each host, block by block",
     )
+
+
+    @field_validator("editorial", mode="before")
+    @classmethod
+    def _plain_picks(cls, value: Any) -> Any:
+        """An id alone is a pick without conditions."""
+        if not isinstance(value, list | tuple):
+            return value
+        return [{"item": pick} if isinstance(pick, str) else pick for pick in value]
+
+    def picks(self, run_date: date) -> tuple[Pick, ...]:
+        """The editorial picks of the day after a night, on which its lists are read, in order; an item once."""
+        day = run_date + timedelta(days=1)
+        active = [p for p in self.editorial if (p.start or day) <= day <= (p.until or day)]
+        first: dict[str, Pick] = {}
+        for pick in sorted(active, key=lambda pick: -pick.priority):
+            first.setdefault(pick.item, pick)
+        return tuple(first.values())
 
 
 class Ranker(_Section):
@@ -350,6 +402,8 @@ def _problem(error: Any) -> str:
         return f"{where} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
     fields: Any = Config
     for part in error["loc"][:-1]:
-        fields = fields.model_fields[part].annotation
-    near = difflib.get_close_matches(str(error["loc"][-1]), list(fields.model_fields), n=1, cutoff=0.0)
+        # A number is a place in a list of tables.
+        fields = get_args(fields)[0] if isinstance(part, int) else fields.model_fields[part].annotation
+    known = [field.alias or name for name, field in fields.model_fields.items()]
+    near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.0)
     return f"unknown key {where}; did you mean {near[0]}?"

@@ -10,12 +10,20 @@ from nightrec.contract import Column, Table
 
 # Candidate sources in ladder order: from the most personal to what anyone may be shown. A source is nominated by
 # the candidates stage; the steps are how a list without a personal score is filled.
-SOURCES = ("als", "cooccurrence", "linear", "text", "habit", "segment", "trending", "popularity", "editorial")
+SOURCES = (
+    "als", "neighbour_users", "cooccurrence", "bm25", "linear", "transitions", "text", "keywords", "attributes",
+    "habit", "segment", "trending", "popularity", "editorial",
+)  # fmt: skip
 LADDER = {
     "als": "personal",
+    "neighbour_users": "personal",
     "cooccurrence": "similar",
+    "bm25": "similar",
     "linear": "similar",
+    "transitions": "similar",
     "text": "similar",
+    "keywords": "similar",
+    "attributes": "similar",
     "habit": "personal",
     "segment": "segment",
     "trending": "popular",
@@ -351,7 +359,12 @@ RANKED_TOPK = Table(
         _LIST_ID,
         Column("rank", "int", "1-based position"),
         _ITEM_ID,
-        Column("score", "double", "ranker probability, or 1/position where the ladder filled the list; 6 decimals"),
+        Column(
+            "score",
+            "double",
+            "ranker probability, or 1/position where the ladder filled the list; 6 decimals; a pinned pick has that of "
+            "the row before it",
+        ),
         Column(
             "source",
             "string",

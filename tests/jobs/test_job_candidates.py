@@ -104,6 +104,8 @@ def tables(rows: Any, encoder: str) -> dict[str, Any]:
                 "user_count": recent.get(item, 0) + (item == "f"),
                 "text_hash": f"hash-{item}",
                 "window_user_counts": [0, 0, 0, 0, 0],
+                "text": "vinyl" if item in "be" else item,
+                "tags": ["vinyl"] if item in "be" else [],
             }
             for item in items
         ],
@@ -151,7 +153,8 @@ def test_candidates_job(config: Any, rows: Any, monkeypatch: pytest.MonkeyPatch)
         update={
             "profiles": Profiles(recent_days=5),
             "lists": Lists(k=3),
-            "candidates": Candidates(popularity=1),
+            # The lists are read on the day after the night: d is no pick any more.
+            "candidates": Candidates(popularity=1, editorial=[{"item": "d", "until": NIGHT}, "c"]),
         }
     )
     shop = Shop(config, tables(rows, config.encoder.id))
@@ -171,6 +174,11 @@ def test_candidates_job(config: Any, rows: Any, monkeypatch: pytest.MonkeyPatch)
     assert set(ann) == {"c", "d", "f"}  # a and b seen, e disliked; d was only shown; f arrives tomorrow
     # a: 3 users, c: 2, both have a and c: 2. b is the newest item, shared with c by bob alone.
     assert abs(ann["c"]["cooccurrence_score"] - 2 / 6**0.5 / 1.5849625) < 1e-6
+    # She took up b after a, as nobody else did; bob took up c one moment after b and a, which he had at once.
+    following = 1 / (2 + 10) + 1 / (6**0.5 + 10) / 1.5849625
+    assert abs(ann["c"]["transitions_score"] - following) < 1e-6 and ann["c"]["bm25_rank"] == 1
+    # Bob has a, b and c, cat a and c: both are like her, and she is no neighbour of her own.
+    assert abs(ann["c"]["neighbour_users_score"] - (2 / 6**0.5 + 1 / 2)) < 1e-6
     # One user of the segment, and the prior's 50 times what c has of a, which everybody likes best.
     assert abs(ann["c"]["segment_score"] - (1 + 50 * 2 / 3)) < 1e-5
     assert (ann["c"]["als_score"], ann["c"]["popularity_score"]) == (2.0, 2.0)
@@ -178,7 +186,11 @@ def test_candidates_job(config: Any, rows: Any, monkeypatch: pytest.MonkeyPatch)
     assert (ann["f"]["source"], ann["f"]["text_rank"], ann["f"]["because_item_id"]) == ("text", 1, "b")
     assert (ann["d"]["source"], ann["d"]["popularity_rank"]) == ("text", 3)
 
-    assert set(found("user", "bob")) == {"d", "e"}  # f is blocked
+    bob = found("user", "bob")
+    assert set(bob) == {"d", "e"}  # f is blocked
+    # The third of his latest is b, whose word and tag e shares, though nobody ever acted on it.
+    assert bob["e"]["keywords_score"] == bob["e"]["attributes_score"] == 0.5
+    assert found("item", "b")["e"]["keywords_rank"] == found("item", "e")["b"]["attributes_rank"] == 1
     cat = found("user", "cat")  # text: none of her own
     assert {i for i in cat if "text_rank" in cat[i]} == set() and cat["b"]["because_item_id"] == "a"
     # Popularity nominates K = 3 although set to 1: recent users, users ever, id.
@@ -191,6 +203,7 @@ def test_candidates_job(config: Any, rows: Any, monkeypatch: pytest.MonkeyPatch)
         ("b", 2, "popularity"),
         ("c", 3, "popularity"),
     ]
+    assert eve["c"]["editorial_rank"] == 1
     assert found("everyone", "everyone").keys() == eve.keys()
     assert [i for i, row in sorted(found("user", "dan").items()) if "popularity_rank" in row] == ["a", "b", "c"]
 

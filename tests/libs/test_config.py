@@ -46,6 +46,13 @@ def test_paths(tmp_path: Path) -> None:
         ("[ranker]\npast_cuts = 0\n", "ranker.past_cuts"),
         ('[ranker]\ntrees = 0\nblend = "trees"\n', "blend = 'trees' needs trees above 0"),
         ('extends = "other.toml"\n', "other.toml does not exist"),
+        ("[[candidates.editorial]]\nitem = 'a'\nuntli = 1\n", "candidates.editorial.0.untli; did you mean until?"),
+        ("[candidates]\neditorial = ['a', {slot = 1}]\n", "candidates.editorial.1.item"),
+        ("[candidates]\neditorial = [{item = 'a', slot = 0}]\n", "candidates.editorial.0.slot = 0"),
+        (
+            "[candidates]\neditorial = [{item = 'a', from = 2026-01-02, until = 2026-01-01}]\n",
+            "from = 2026-01-02 lies after until = 2026-01-01",
+        ),
         ("[als\n", "is not TOML"),
     ],
 )
@@ -74,6 +81,26 @@ def test_weights_left_out_keep_their_default(tmp_path: Path) -> None:
     weights = load(written(tmp_path, "[events.weights]\nview = 0.5\n")).event_weights()
     assert set(weights) == set(EVENT_TYPES)
     assert weights["view"] == 0.5 and weights["purchase"] == 5.0
+
+
+def test_picks_of_the_day_after_the_night_in_order(tmp_path: Path) -> None:
+    text = """
+        [candidates]
+        editorial = [
+            "plain",
+            {item = "first", priority = 2, slot = 1},
+            {item = "today", from = 2026-03-02, until = 2026-03-02, priority = 1},
+            {item = "gone", until = 2026-03-01},
+            {item = "coming", from = 2026-03-03},
+            {item = "plain", slot = 3},
+        ]
+    """
+    candidates = load(written(tmp_path, text)).candidates
+    picks = candidates.picks(dt.date(2026, 3, 1))
+    # The twice picked is what it is where it comes first.
+    assert [(pick.item, pick.slot) for pick in picks] == [("first", 1), ("today", None), ("plain", None)]
+    assert [pick.item for pick in candidates.picks(dt.date(2026, 3, 2))] == ["first", "plain", "coming"]
+    assert Config().candidates.picks(dt.date(2026, 3, 1)) == ()
 
 
 def test_training_cuts_are_a_horizon_apart(tmp_path: Path) -> None:

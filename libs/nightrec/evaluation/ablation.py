@@ -31,7 +31,6 @@ from nightrec.metrics.bootstrap import Interval
 from nightrec.models import als_model_id, ranker_model_id
 from nightrec.night import Books, Night, View
 from nightrec.pipeline import stage
-from nightrec.serving.candidates import counts
 from nightrec.tables import CANDIDATES, SOURCES
 
 if TYPE_CHECKING:
@@ -80,10 +79,10 @@ class Ablation:
 
 def variants(config: Config) -> list[Variant]:
     """Every variant of a deployment, in the order of KINDS; what is switched off cannot be left out."""
+    given = config.candidates
     # What the log decides is not known yet: habits may be on.
-    allowed = config.candidates.repeats_allowed is not False
-    candidates = config.candidates.model_copy(update={"repeats_allowed": allowed})
-    on = [source for source, count in counts(candidates, config.lists.k).items() if count]
+    off = {"habit"} if given.repeats_allowed is False else set()
+    on = [source for source in SOURCES if getattr(given, source) and source not in off]
     blends = {"network": "the network alone", "trees": "the trees alone", "all": "network and trees"}
     ranker = config.ranker
     return [
@@ -116,7 +115,7 @@ def without_source(candidates: DataFrame, source: str) -> DataFrame:
     """CANDIDATES as if the source had named nothing: without those that it alone nominated, and its features 0."""
     others = [F.col(f"{other}_rank") for other in SOURCES if other != source]
     left = candidates.where(F.coalesce(*others).isNotNull())
-    groups = [group for group in GROUPS if group in (source, f"{source} rising")]
+    groups = [group for group in GROUPS if group.split(" ")[0] == source]
     kept = without(left, groups, fewer=source)
     return kept.withColumns({f"{source}_{name}": F.lit(None).cast(type_) for name, type_ in _NOMINATED.items()})
 

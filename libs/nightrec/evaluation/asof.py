@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from nightrec.evaluation.baselines import WINDOWS, Histories, Items
-from nightrec.serving.cooccurrence import COUNTS, counting
+from nightrec.serving.pairs import SUMS, adding, shared
 
 # What is learned from pairs of users, and by factorizing, is learned from so many users at most, by hash of their ids.
 REFERENCES = 50_000
@@ -72,11 +72,11 @@ def items(users: DataFrame, item_id: pa.Array) -> Items:
     """
     width = len(item_id)
     known = users.where(F.size("items") > 0).select("user_id", "items", "counts", "ages")
-    found = known.mapInArrow(_gathering(width), COUNTS).toArrow()
+    found = known.mapInArrow(_gathering(width), SUMS).toArrow()
     rows = np.repeat(found["item_idx"].to_numpy(), np.asarray(pc.list_value_length(found["neighbour_idx"])))
-    columns, values = (_flat(found[name]) for name in ("neighbour_idx", "users"))
+    columns, values = (_flat(found[name]) for name in ("neighbour_idx", "weights"))
     shape = (width + len(WINDOWS) + 2, width)
-    counted = sparse.csr_matrix((values.astype(np.float64), (rows, columns)), shape)
+    counted = sparse.csr_matrix((values, (rows, columns)), shape)
     by_item = counted[width:].toarray()
     together, ever = counted[:width], by_item[len(WINDOWS)]
     # Bounded baskets leave the diagonal short.
@@ -91,7 +91,7 @@ def items(users: DataFrame, item_id: pa.Array) -> Items:
 
 
 def _gathering(width: int) -> Any:
-    """To COUNTS: users who share two items; below the items a row for each window, ever, and events of any user."""
+    """To SUMS: users who share two items; below the items a row for each window, ever, and events of any user."""
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         totals = np.zeros((len(WINDOWS) + 2, width), np.int64)
@@ -105,12 +105,13 @@ def _gathering(width: int) -> Any:
                 totals[-1] += np.bincount(numbers, batch["counts"].flatten().to_numpy(), width).astype(np.int64)
                 yield pa.RecordBatch.from_pydict({"basket": _latest(batch["items"], ages)})
 
-        yield from counting(width)(baskets())
+        yield from adding(width, shared)(baskets())
         own = [np.flatnonzero(row) for row in totals]
         values = [row[at].tolist() for row, at in zip(totals, own, strict=True)]
         numbered = pa.array(range(width, width + len(totals)), pa.int32())
-        lists = (pa.array(column, pa.list_(pa.int32())) for column in ([at.tolist() for at in own], values))
-        yield pa.RecordBatch.from_arrays([numbered, *lists], ["item_idx", "neighbour_idx", "users"])
+        items = pa.array([at.tolist() for at in own], pa.list_(pa.int32()))
+        weights = pa.array(values, pa.list_(pa.float64()))
+        yield pa.RecordBatch.from_arrays([numbered, items, weights], ["item_idx", "neighbour_idx", "weights"])
 
     return work
 
@@ -128,6 +129,6 @@ def _latest(lists: pa.ListArray, ages: npt.NDArray[np.int32]) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), lists.flatten().take(pa.array(kept)))
 
 
-def _flat(lists: pa.ChunkedArray) -> npt.NDArray[np.int32]:
-    flat: npt.NDArray[np.int32] = lists.combine_chunks().flatten().to_numpy()
+def _flat(lists: pa.ChunkedArray) -> npt.NDArray[np.number]:
+    flat: npt.NDArray[np.number] = lists.combine_chunks().flatten().to_numpy()
     return flat

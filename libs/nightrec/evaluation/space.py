@@ -51,6 +51,8 @@ SPACE = (
     Key("candidates.als", 20, 120),
     Key("candidates.cooccurrence", 20, 120),
     Key("candidates.linear", 20, 120),
+    Key("candidates.neighbour_users", 20, 120),
+    Key("candidates.transitions", 20, 120),
     Key("candidates.trending", 20, 120),
     Key("candidates.linear_penalty", 20.0, 2000.0, log=True),
     Key("profiles.recent_items", 10, 100, log=True),

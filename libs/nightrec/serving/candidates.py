@@ -10,20 +10,21 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from nightrec.config import Candidates
-from nightrec.serving import cooccurrence, linear, nominate
+from nightrec.serving import attributes, neighbour_users, nominate, similar
 from nightrec.serving.catalogue import Catalogue
+from nightrec.serving.histories import user_counts
 from nightrec.serving.vectors import Vectors
 from nightrec.tables import CANDIDATES, SOURCES
 
@@ -49,25 +50,30 @@ class Inputs:
     user_embeddings: DataFrame
 
 
-def counts(settings: Candidates, k: int) -> dict[str, int]:
+def counts(settings: Candidates, k: int, run_date: date) -> dict[str, int]:
     """Items each source nominates, 0 = off. Popularity nominates K at least, so that a list falls short only where
     fewer than K items may be shown.
     """
     return {
         "als": settings.als,
+        "neighbour_users": settings.neighbour_users,
         "cooccurrence": settings.cooccurrence,
+        "bm25": settings.bm25,
         "linear": settings.linear,
+        "transitions": settings.transitions,
         "text": settings.text,
+        "keywords": settings.keywords,
+        "attributes": settings.attributes,
         "habit": settings.habit if settings.repeats_allowed else 0,
         "segment": settings.segment,
         "trending": settings.trending,
         "popularity": max(settings.popularity, k) if settings.popularity else 0,
-        "editorial": len(settings.editorial),
+        "editorial": len(settings.picks(run_date)),
     }
 
 
 def item_rows(inputs: Inputs) -> pa.Table:
-    """The night's items in id order with their counts, times, factors and text vector, gathered."""
+    """The night's items in id order with their counts, times, texts, values, factors and text vector, gathered."""
     factors = inputs.als_item_factors.select("item_id", "factors")
     vectors = inputs.item_embeddings.select("text_hash", "vector")
     rows = inputs.item_profiles.select(
@@ -81,103 +87,32 @@ def item_rows(inputs: Inputs) -> pa.Table:
         F.date_diff("run_date", F.to_date("first_event_ts")).alias("age"),
         F.date_diff("run_date", F.to_date("last_event_ts")).alias("idle"),
         "categories",
+        attributes.values().alias("values"),
+        "text",
         "text_hash",
     )
     joined = rows.join(factors, "item_id", "left").join(vectors, "text_hash", "left").drop("text_hash")
     return joined.toArrow().sort_by("item_id")
 
 
-def histories(
-    events: DataFrame, item_id: pa.ChunkedArray, run_date: date, recent_days: int, settings: Candidates
-) -> DataFrame:
-    """One row per user of the events, items by number in `item_id`:
-
-    `masked`: acted on before (any event but an impression, weight 0 included), or only disliked ones where repeats are
-    allowed; `basket`: latest distinct items with weight above 0, newest first; `recent`: those with such
-    an event in the `recent_days` that end with `run_date`, as the profiles count them. Beside `basket`, item by item,
-    `own_days` with such events, `own_age`, days since the last of them, and `own_span`, days from the first to it.
-    """
-    index = pa.table({"item_id": item_id, "item_idx": pa.array(range(len(item_id)), pa.int32())})
-    numbered = events.join(F.broadcast(events.sparkSession.createDataFrame(index)), "item_id")
-    first = run_date - timedelta(days=recent_days - 1)
-    counts = F.col("weight") > 0
-    hides = F.col("event_type") == "dislike" if settings.repeats_allowed else F.col("event_type") != "impression"
-    pairs = (
-        numbered.repartition("user_id")
-        .groupBy("user_id", "item_idx")
-        .agg(
-            F.max(F.when(counts, F.col("event_ts"))).alias("_last"),
-            F.max(hides).alias("_hides"),
-            F.max(counts & F.col("event_date").between(F.lit(first), F.lit(run_date))).alias("_recent"),
-            F.size(F.collect_set(F.when(counts, F.col("event_date")))).alias("_days"),
-            F.min(F.when(counts, F.col("event_date"))).alias("_first_date"),
-            F.max(F.when(counts, F.col("event_date"))).alias("_last_date"),
-        )
-    )
-    # collect_list passes over nulls; a struct sorts by its first field, then its second.
-    entry = F.struct(
-        -F.unix_micros("_last"),
-        "item_idx",
-        F.col("_days").alias("days"),
-        F.greatest(F.date_diff(F.lit(run_date), "_last_date"), F.lit(0)).alias("age"),
-        F.date_diff("_last_date", "_first_date").alias("span"),
-    )
-    latest = F.collect_list(F.when(F.col("_last").isNotNull(), entry))
-    users = pairs.groupBy("user_id").agg(
-        F.sort_array(F.collect_list(F.when(F.col("_hides"), F.col("item_idx")))).alias("masked"),
-        F.slice(F.sort_array(latest), 1, settings.basket).alias("_latest"),
-        F.collect_list(F.when(F.col("_recent"), F.col("item_idx"))).alias("recent"),
-    )
-    return users.select(
-        "user_id",
-        "masked",
-        F.col("_latest.item_idx").alias("basket"),
-        "recent",
-        *(F.col(f"_latest.{name}").alias(f"own_{name}") for name in ("days", "age", "span")),
-    )
-
-
-def user_counts(histories: DataFrame, user_profiles: DataFrame) -> pa.Table:
-    """Per `segment` (null: none) and `item_idx`: users who have the item in their `basket`, and in their `recent`."""
-    kinds = [F.transform(name, _marked(name)) for name in ("basket", "recent")]
-    users = histories.join(user_profiles.select("user_id", "segment"), "user_id", "left")
-    entries = users.select("segment", F.explode(F.concat(*kinds)).alias("_entry")).select("segment", "_entry.*")
-    return (
-        entries.groupBy("segment", "item_idx")
-        .agg(F.sum("basket").alias("basket"), F.sum("recent").alias("recent"))
-        .toArrow()
-    )
-
-
-def _marked(kind: str) -> Callable[[Column], Column]:
-    """A user's item as one count of a kind."""
-
-    def mark(item: Column) -> Column:
-        return F.struct(
-            item.alias("item_idx"),
-            F.lit(int(kind == "basket")).alias("basket"),
-            F.lit(int(kind == "recent")).alias("recent"),
-        )
-
-    return mark
-
-
 def catalogue(
-    rows: pa.Table, histories: DataFrame, user_profiles: DataFrame, settings: Candidates, partitions: int
-) -> Catalogue:
+    rows: pa.Table, histories: DataFrame, user_profiles: DataFrame, settings: Candidates, *, run_date: date,
+    partitions: int,
+) -> Catalogue:  # fmt: skip
     """The item side of the night: `rows` of `item_rows`, neighbours and segments from the users' histories."""
     counted = user_counts(histories, user_profiles)
-    users = np.bincount(counted["item_idx"].to_numpy(), counted["basket"].to_numpy(), rows.num_rows).astype(np.int64)
-    near = {}
-    if settings.cooccurrence:
-        available = rows["is_available"].to_numpy()
-        near["cooccurrence"] = cooccurrence.neighbours(histories, users, available, settings, partitions).toArrow()
-    if settings.linear:
-        near["linear"] = linear.neighbours(
-            histories, users, most_items=settings.linear_items, penalty=settings.linear_penalty,
-            neighbours=settings.neighbours,
-        )  # fmt: skip
-    return Catalogue.of(rows, near, segments(counted, rows, settings.segment_prior), settings.editorial)
+    users, days = (
+        np.bincount(counted["item_idx"].to_numpy(), counted[name].to_numpy(), rows.num_rows).astype(np.int64)
+        for name in ("basket", "days")
+    )
+    return Catalogue.of(
+        rows,
+        similar.neighbours(rows, histories, users, days, settings, partitions),
+        segments(counted, rows, settings.segment_prior),
+        [pick.item for pick in settings.picks(run_date)],
+        neighbour_users.sample(histories, settings.reference_users if settings.neighbour_users else 0),
+        settings.nearest_users,
+    )
 
 
 def segments(counted: pa.Table, rows: pa.Table, prior: float) -> pa.Table:
@@ -261,10 +196,10 @@ def candidates(
 
     Lists of users get `counts` of each source. All others are cut by the ladder alone, in the order of the sources' own
     ranks: whatever a source ranks behind K has K before it, so K of each source publish the same lists (MovieLens: 270
-    thousand rows where full counts wrote 600 thousand).
+    thousand rows where full counts wrote 600 thousand). Picks by hand are not cut: any of them may be pinned.
     """
-    full = counts(settings, k)
-    few = {source: min(count, k) for source, count in full.items()}
+    full = counts(settings, k, run_date)
+    few = {source: count if source == "editorial" else min(count, k) for source, count in full.items()}
     sent = lists.sparkSession.sparkContext.broadcast(within(items, settings.item_memory_mb * 2**20, lists.sparkSession))
 
     def nominated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

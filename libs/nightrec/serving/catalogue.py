@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from nightrec.serving.item_facts import item_facts
+from nightrec.serving.neighbour_users import References
 from nightrec.serving.vectors import Vectors, index_bytes
 from nightrec.tables import WINDOWS
 
@@ -60,6 +61,7 @@ class Catalogue:
     rising: Vectors  # N x D, factors times the item's trend
     vectors: Vectors  # N x E
     neighbours: Mapping[str, Any]  # per source N x A, sparse rows of similarities
+    references: References
     segments: pa.StringArray  # S
     segment_counts: Any  # S x A, sparse rows of shrunk user counts above 0
     popularity: Ints  # A x 2: recent users, users ever
@@ -74,10 +76,12 @@ class Catalogue:
 
     @classmethod
     def of(
-        cls, rows: pa.Table, neighbours: Mapping[str, pa.Table], segments: pa.Table, editorial: Sequence[str]
-    ) -> Catalogue:
+        cls, rows: pa.Table, neighbours: Mapping[str, pa.Table], segments: pa.Table, editorial: Sequence[str],
+        references: pa.Table, nearest: int,
+    ) -> Catalogue:  # fmt: skip
         """From items in id order (the columns of `candidates.item_rows`), per source its neighbours (`item_idx`,
-        `neighbour_idx`, `similarity`), and segments (`segment`, `item_idx`, `users`).
+        `neighbour_idx`, `similarity`), segments (`segment`, `item_idx`, `users`), and reference users (`user_id`,
+        `basket`), of whom the `nearest` speak for a user.
 
         Ids of the editorial list that are not among the items, or not available, are passed over.
         """
@@ -112,6 +116,7 @@ class Catalogue:
                 )
                 for source, table in neighbours.items()
             },
+            references=References.of(references, column, len(columns), nearest),
             segments=names,
             segment_counts=_sparse(
                 pc.index_in(segments["segment"], value_set=names).to_numpy(),
@@ -152,6 +157,11 @@ class Catalogue:
         return trend(self.windows, self.popularity[:, 1])
 
     @cached_property
+    def week_trend(self) -> Floats:
+        """A, the same of one week."""
+        return trend(self.windows, self.popularity[:, 1], 7)
+
+    @cached_property
     def facts(self) -> npt.NDArray[np.float64]:
         """A x item_facts.FACTS."""
         return item_facts(self)
@@ -187,9 +197,9 @@ class Catalogue:
         return Orders(np.concatenate([[0], np.cumsum(counts)]), table.col[order].astype(np.int64), scores[order])
 
 
-def trend(windows: Ints, ever: Ints) -> Floats:
-    """Per item: users of four weeks over what an item of that size has gathered, (recent + 1) / sqrt(ever + 1)."""
-    found: Floats = (windows[:, WINDOWS.index(28)] + 1) / np.sqrt(ever + 1.0)
+def trend(windows: Ints, ever: Ints, days: int = 28) -> Floats:
+    """Per item: users of the last days over what an item of that size has gathered, (recent + 1) / sqrt(ever + 1)."""
+    found: Floats = (windows[:, WINDOWS.index(days)] + 1) / np.sqrt(ever + 1.0)
     return found
 
 

@@ -36,9 +36,9 @@ def features(lists: Lists, items: Catalogue, rows: Ints, columns: Ints, nominate
     parts: list[npt.NDArray[np.number]] = []
     for source in SCORED:
         parts.append(_within(given[source], offsets))
-    trend = items.trend[columns]
-    for source in RISING:
-        parts.append(_within(np.where(given[source] > 0, given[source] * trend, given[source]), offsets))
+    for trend in (items.trend[columns], items.week_trend[columns]):
+        for source in RISING:
+            parts.append(_within(np.where(given[source] > 0, given[source] * trend, given[source]), offsets))
     parts += [
         items.facts[columns], user_facts(lists, items)[rows], own(lists, items, offsets, rows, columns),
         _category_shares(lists, items, offsets, columns)[:, None], nominated[:, None],
@@ -60,6 +60,11 @@ def scores(lists: Lists, items: Catalogue, offsets: Ints, columns: Ints) -> Mapp
             lists.recent.offsets, lists.recent.values, weights, table.indptr, table.indices, table.data, offsets,
             columns, items.width, found[source],
         )  # fmt: skip
+    taken = items.references.taken
+    kernel.added(
+        lists.alike.offsets, lists.alike.values, lists.likeness, taken.indptr, taken.indices, taken.data, offsets,
+        columns, items.width, found["neighbour_users"],
+    )  # fmt: skip
     has = lists.segment >= 0
     entries = np.concatenate([[0], np.cumsum(has)])
     table = items.segment_counts

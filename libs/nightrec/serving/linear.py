@@ -18,7 +18,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from scipy import linalg
 
-from nightrec.serving.cooccurrence import COUNTS, counting
+from nightrec.serving.pairs import SUMS, adding, entries, shared
 
 Ints = npt.NDArray[np.integer]
 Batches = Iterator[pa.RecordBatch]
@@ -34,7 +34,7 @@ def neighbours(baskets: DataFrame, users: Ints, *, most_items: int, penalty: flo
     chosen = np.sort(np.lexsort((np.arange(len(users)), -users))[: min(most_items, int((users > 0).sum()))])
     place = np.full(len(users), -1)
     place[chosen] = np.arange(len(chosen))
-    gram = _gram(baskets.select("basket").mapInArrow(_counting_chosen(place, len(chosen)), COUNTS), len(chosen))
+    gram = _gram(baskets.select("basket").mapInArrow(_adding_chosen(place, len(chosen)), SUMS), len(chosen))
     return _listed(weights(gram, penalty), chosen, neighbours)
 
 
@@ -48,8 +48,8 @@ def weights(gram: Doubles, penalty: float) -> Doubles:
     return found
 
 
-def _counting_chosen(place: Ints, size: int) -> Callable[[Batches], Batches]:
-    """As `cooccurrence.counting`, of the chosen items alone, by their places."""
+def _adding_chosen(place: Ints, size: int) -> Callable[[Batches], Batches]:
+    """As `pairs.adding`, users of the chosen items alone, by their places."""
 
     def renumbered(batch: pa.RecordBatch) -> pa.RecordBatch:
         basket = batch["basket"]
@@ -60,16 +60,15 @@ def _counting_chosen(place: Ints, size: int) -> Callable[[Batches], Batches]:
         values = pa.array(places[places >= 0].astype(np.int32))
         return pa.RecordBatch.from_pydict({"basket": pa.ListArray.from_arrays(offsets, values)})
 
-    return lambda batches: counting(size)(map(renumbered, batches))
+    return lambda batches: adding(size, shared)(map(renumbered, batches))
 
 
-def _gram(counts: DataFrame, size: int) -> Doubles:
-    """Users who share each pair of items, added up: `counts` has several rows for an item."""
+def _gram(sums: DataFrame, size: int) -> Doubles:
+    """Users who share each pair of items, added up: `sums` has several rows for an item."""
     gram = np.zeros((size, size))
-    for batch in counts.toArrow().to_batches():
-        near = batch["neighbour_idx"]
-        rows = np.repeat(batch["item_idx"].to_numpy(), near.value_lengths().to_numpy())
-        np.add.at(gram, (rows, near.flatten().to_numpy()), batch["users"].flatten().to_numpy())
+    for batch in sums.toArrow().to_batches():
+        rows, columns, users = entries(batch)
+        np.add.at(gram, (rows, columns), users)
     return gram
 
 

@@ -85,7 +85,8 @@ class Lists:
     """A batch of R lists. Rows without a vector are zero and not in `has_`.
 
     `own` are the latest items of a user, newest first, by item number; of each the days with events, the days since
-    the last and those from the first to the last. `recent` are the first of them; of an item, itself.
+    the last and those from the first to the last. `recent` are the first of them; of an item, itself. `alike` are the
+    reference users most like the user by them, and `likeness` how much.
     """
 
     als: Floats  # R x D
@@ -100,6 +101,8 @@ class Lists:
     own_days: Ints
     own_age: Ints
     own_span: Ints
+    alike: Ragged
+    likeness: npt.NDArray[np.float64]
     event_count: Ints  # R
     item_count: Ints  # R
     days_since_last: Ints  # R, -1 for none
@@ -116,6 +119,9 @@ class Lists:
         rows = np.flatnonzero(is_item & (itself >= 0))
         als[rows], has_als[rows] = items.factors.rows[itself[rows]], items.factors.has[itself[rows]]
         text[rows], has_text[rows] = items.vectors.rows[itself[rows]], items.vectors.has[itself[rows]]
+        own = Ragged.of(batch.column("own"))
+        user = pc.index_in(batch.column("list_key"), value_set=items.references.user_id)
+        who, alike, likeness = items.references.alike(own.offsets, own.values, _numbers(user))
         alone = Ragged(np.concatenate([[0], np.cumsum(is_item & (itself >= 0))]), itself[rows])
         return cls(
             als=als,
@@ -126,7 +132,9 @@ class Lists:
             recent=Ragged.of(batch.column("recent")).and_also(alone),
             segment=_numbers(pc.index_in(batch.column("segment"), value_set=items.segments)),
             masked=Ragged.of(batch.column("masked")).and_also(Ragged.of(batch.column("blocked_items"), items.item_id)),
-            own=Ragged.of(batch.column("own")),
+            own=own,
+            alike=Ragged(who, alike),
+            likeness=likeness,
             **{name: batch.column(name).flatten().to_numpy() for name in ("own_days", "own_age", "own_span")},
             **{name: _numbers(batch.column(name)) for name in ("event_count", "item_count", "days_since_last")},
             category=Ragged(

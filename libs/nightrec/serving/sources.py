@@ -115,6 +115,22 @@ def neighbours(source: str, *, is_rising: bool = False) -> Source:
     return nominate
 
 
+def neighbour_users(*, is_rising: bool = False) -> Source:
+    """The sum of the likenesses of the reference users most like the list's who have the item; times its trend."""
+
+    def nominate(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
+        best, taken = Best.none(len(lists), count), items.references.taken
+        factor = items.trend if is_rising else np.ones(items.width)
+        # Who speaks here are users: no reason to name.
+        kernel.together(
+            lists.alike.offsets, lists.alike.values, lists.likeness, taken.indptr, taken.indices, taken.data, factor,
+            masked.offsets, masked.values, items.width, best.columns, best.scores, best.because.copy(),
+        )  # fmt: skip
+        return best
+
+    return nominate
+
+
 def habit_scores(lists: Lists) -> Doubles:
     """Of each of the lists' own items: days on which the user acted on it, halved every HALF_LIFE since the last."""
     scores: Doubles = lists.own_days * 0.5 ** (lists.own_age / HALF_LIFE)
@@ -165,9 +181,10 @@ def _in_order(orders: Orders, which: Ints, masked: Ragged, count: int, width: in
 
 NOMINATE: dict[str, Source] = {
     "als": als,
-    "cooccurrence": neighbours("cooccurrence"),
-    "linear": neighbours("linear"),
+    "neighbour_users": neighbour_users(),
+    **{source: neighbours(source) for source in ("cooccurrence", "bm25", "linear", "transitions")},
     "text": text,
+    **{source: neighbours(source) for source in ("keywords", "attributes")},
     "habit": habit,
     "segment": segment,
     "trending": trending,
@@ -177,6 +194,6 @@ NOMINATE: dict[str, Source] = {
 # Only for users with a history: where tastes move with the season these bring what the plain score ranks too late.
 RISING: dict[str, Source] = {
     "als": als_rising,
-    "cooccurrence": neighbours("cooccurrence", is_rising=True),
-    "linear": neighbours("linear", is_rising=True),
+    "neighbour_users": neighbour_users(is_rising=True),
+    **{source: neighbours(source, is_rising=True) for source in ("cooccurrence", "linear", "transitions")},
 }

@@ -122,3 +122,39 @@ def best_own(
             if kept < columns.shape[1] and own[at] >= 0 and hidden_from[own[at]] != r:
                 columns[r, kept], scores[r, kept] = own[at], values[at]
                 kept += 1
+
+
+@njit(cache=True, nogil=True)
+def alike(
+    offsets: Any, own: Any, indptr: Any, indices: Any, sizes: Any, itself: Any, found: Any, likeness: Any
+) -> None:
+    """The K reference users with the highest cosine to each list's own items, and the cosines, both R x K.
+
+    Row i of the sparse `indptr`, `indices` names the references who have item i, `sizes` counts the items of each.
+    """
+    shares, reached_by = np.zeros(len(sizes), np.int64), np.full(len(sizes), -1)
+    touched, values = np.empty(len(sizes), np.int64), np.empty(len(sizes), np.float32)
+    keys, score, count = np.empty(len(sizes), np.int64), np.empty(1, np.float32), found.shape[1]
+    for r in range(len(found)):
+        many = 0
+        for e in range(offsets[r], offsets[r + 1]):
+            for n in range(indptr[own[e]], indptr[own[e] + 1]):
+                user = indices[n]
+                if reached_by[user] != r:
+                    reached_by[user], shares[user], touched[many] = r, 0, user
+                    many += 1
+                shares[user] += 1
+        items = offsets[r + 1] - offsets[r]
+        for n in range(many):
+            user = touched[n]
+            values[n] = 0 if user == itself[r] else shares[user] / np.sqrt(float(items) * sizes[user])
+        level = reached(values[:many], count) if many > count else 0.0
+        kept = 0
+        for n in range(many):
+            if values[n] >= level and values[n] > 0:
+                score[0] = values[n]
+                keys[kept] = key_of(score, touched[n])
+                kept += 1
+        arrange(keys[:kept])
+        for n in range(min(kept, count)):
+            found[r, n], likeness[r, n] = keys[n] & 0xFFFFFFFF, score_of(keys[n], score)

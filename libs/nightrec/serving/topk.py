@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 
 from pyspark.sql import Column, DataFrame
@@ -25,19 +26,26 @@ def split(candidates: DataFrame, users: DataFrame) -> tuple[DataFrame, DataFrame
 
 
 def ranked_topk(
-    scored: DataFrame | None, ladder: DataFrame, items: DataFrame, users: DataFrame, *, k: int, run_date: date
-) -> DataFrame:
+    scored: DataFrame | None, ladder: DataFrame, items: DataFrame, users: DataFrame, *, k: int, run_date: date,
+    pins: Mapping[str, int],
+) -> DataFrame:  # fmt: skip
     """One row per item of each list, at most `k` of them, as in tables.RANKED_TOPK.
 
     scored: candidates with `score` in (0, 1): ordered by score rounded to 6 decimals, then item id. Their source is the
     candidate's. A score that is not a number comes first, where the audit sees it. None where there is no ranker.
     ladder: candidates without a score: ordered by the first step of the ladder that nominated the item, then by its
     rank there, then item id. Score is 1/position, source is the one that nominated the item at that step.
+    pins: the places that editorial picks have (see `pinned`).
     A list with fewer candidates than `k` is as long as they are; `shortfalls` records it.
     """
     rows = by_ladder(ladder) if scored is None else by_score(scored).unionByName(by_ladder(ladder))
-    best_first = Window.partitionBy(*_LIST).orderBy(F.col("score").desc_nulls_last(), F.col("_place"), F.col("item_id"))
-    cut = rows.withColumn("rank", F.row_number().over(best_first)).where(F.col("rank") <= k)
+    best_first = [F.col("score").desc_nulls_last(), F.col("_place"), F.col("item_id")]
+    places = {item: slot for item, slot in pins.items() if slot <= k}
+    if places:
+        cut = pinned(rows, places, best_first, k)
+    else:
+        rank = F.row_number().over(Window.partitionBy(*_LIST).orderBy(*best_first))
+        cut = rows.withColumn("rank", rank).where(F.col("rank") <= k)
     score = F.coalesce("score", F.round(1.0 / F.col("rank"), SCORE_DECIMALS))
     row = F.struct("rank", "item_id", score.alias("score"), "source", "because_item_id")
     # The window has brought each list together already: this grouping costs no second shuffle.
@@ -48,10 +56,43 @@ def ranked_topk(
     )
 
 
+def pinned(rows: DataFrame, places: Mapping[str, int], best_first: list[Column], k: int) -> DataFrame:
+    """`rows` cut to `k` with their `rank`: editorial picks at the `places` of their items, all others in order around
+    them. Lists of similar items are as they are.
+
+    A pick that may not be shown is no candidate, and its place goes to the next in order; of picks for one place the
+    first by hand has it, and the others are candidates as all are. A list shorter than a place ends with the pick. A
+    pick's source is editorial, and its score that of the row before it, or behind it where there is none: scores fall
+    with the rank.
+    """
+    place = F.create_map(*(F.lit(part) for pin in places.items() for part in pin))[F.col("item_id")]
+    pick = F.when((F.col("list_kind") != "item") & F.col("_pick").isNotNull(), place)
+    first = F.row_number().over(Window.partitionBy(*_LIST, "_slot").orderBy("_pick", "item_id")) == 1
+    rows = rows.withColumn("_slot", pick).withColumn("_slot", F.when(first, F.col("_slot")))
+    # The n-th of the others has the n-th place that is free.
+    others = Window.partitionBy(*_LIST, F.isnull("_slot")).orderBy(*best_first)
+    taken = F.collect_set("_slot").over(Window.partitionBy(*_LIST))
+    free = F.array_except(F.sequence(F.lit(1), F.lit(k)), taken)
+    placed = rows.withColumn("_at", F.coalesce("_slot", F.get(free, F.row_number().over(others) - 1)))
+    in_order = Window.partitionBy(*_LIST).orderBy("_at")
+    other = F.when(F.col("_slot").isNull(), F.col("score"))
+    before = F.min(other).over(in_order.rowsBetween(Window.unboundedPreceding, -1))
+    behind = F.max(other).over(in_order.rowsBetween(1, Window.unboundedFollowing))
+    return placed.where(F.col("_at").isNotNull()).select(
+        *_LIST,
+        "item_id",
+        "because_item_id",
+        F.when(F.col("_slot").isNull(), F.col("source")).otherwise("editorial").alias("source"),
+        F.when(F.col("_slot").isNull(), F.col("score")).otherwise(F.coalesce(before, behind)).alias("score"),
+        F.row_number().over(in_order).alias("rank"),
+    )
+
+
 def by_score(scored: DataFrame) -> DataFrame:
     """Scored candidates in the columns of `by_ladder`; all have the same place on the ladder."""
-    score = F.round("score", SCORE_DECIMALS).alias("score")
-    return scored.select(*_LIST, "item_id", "source", "because_item_id", score, F.lit(0).cast("bigint").alias("_place"))
+    score, pick = F.round("score", SCORE_DECIMALS).alias("score"), F.col("editorial_rank").alias("_pick")
+    place = F.lit(0).cast("bigint").alias("_place")
+    return scored.select(*_LIST, "item_id", "source", "because_item_id", score, pick, place)
 
 
 def by_ladder(candidates: DataFrame) -> DataFrame:
@@ -71,6 +112,7 @@ def by_ladder(candidates: DataFrame) -> DataFrame:
         source.alias("source"),
         "because_item_id",
         F.lit(None).cast("double").alias("score"),
+        F.col("editorial_rank").alias("_pick"),
         F.shiftright("_first", 4).alias("_place"),
     )
 
@@ -98,11 +140,15 @@ def with_reason(lists: DataFrame, items: DataFrame, users: DataFrame) -> DataFra
     title = F.coalesce("_title", "because_item_id")
     segment = F.when(F.col("list_kind") == "segment", F.col("list_key")).otherwise(F.col("_segment"))
     own = F.when(user & title.isNotNull(), title)
+    together = F.coalesce(F.concat(F.lit("because of "), own), F.lit("often chosen together"))
+    alike = F.coalesce(F.concat(F.lit("similar to "), own), F.lit("similar description"))
     words = {
         "als": F.coalesce(F.concat(F.lit("because of "), own), F.lit("your taste is near this")),
-        "cooccurrence": F.coalesce(F.concat(F.lit("because of "), own), F.lit("often chosen together")),
-        "linear": F.coalesce(F.concat(F.lit("because of "), own), F.lit("often chosen together")),
-        "text": F.coalesce(F.concat(F.lit("similar to "), own), F.lit("similar description")),
+        "neighbour_users": F.lit("people with your taste chose this"),
+        **dict.fromkeys(("cooccurrence", "bm25", "linear"), together),
+        "transitions": F.coalesce(F.concat(F.lit("often next after "), own), F.lit("often chosen next")),
+        **dict.fromkeys(("text", "keywords"), alike),
+        "attributes": F.coalesce(F.concat(F.lit("of a kind with "), own), F.lit("of the same kind")),
         "habit": F.lit("you come back to this"),
         "segment": F.coalesce(F.concat(F.lit("popular with "), segment), F.lit("popular with people like you")),
         "trending": F.lit("popular this week"),

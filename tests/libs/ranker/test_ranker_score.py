@@ -35,7 +35,7 @@ def alone(network):
 def network():
     torch.manual_seed(3)
     width = len(FEATURES)
-    return model.Network(torch.zeros(width), torch.ones(width), torch.tensor(-1.0), (8, 4)).eval()
+    return model.Network(torch.zeros(width), torch.ones(width), torch.tensor(-1.0), (64, 32)).eval()
 
 
 def test_scores_are_the_bare_network_s_on_the_same_features(candidates, network, tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_nominate import batch, catalogue
+from test_nominate import NEAR, alike, batch, catalogue
 
 from nightrec.features import FEATURES, GROUPS, RISING, SCORED
 from nightrec.serving.features import features, scores
@@ -17,6 +17,8 @@ from nightrec.serving.nominate import Lists
 from nightrec.tables import WINDOWS
 
 NAMES = [f"i{n}" for n in range(8)]  # i7 is not available
+# The two who are most like each user speak for it; `little` is one of them, and no neighbour of its own.
+PEOPLE = {"one": [2, 7, 4], "two": [0, 1], "little": [1], "three": [6]}
 
 
 def world() -> tuple[list[dict[str, Any]], dict[str, Any], list[Any], list[dict[str, Any]]]:
@@ -41,7 +43,7 @@ def world() -> tuple[list[dict[str, Any]], dict[str, Any], list[Any], list[dict[
     items[3] |= {"age": None, "idle": None, "users": 0, "windows": [0] * len(WINDOWS), "gap": None, "repeats": 0}
     near = {
         source: [(a, b, float(w) / 2) for a in NAMES for b in NAMES if a != b and (w := rng.choice((0, 0, -1, 3)))]
-        for source in ("cooccurrence", "linear")
+        for source in NEAR
     }
     segments = [("s", name, int(rng.integers(1, 9))) for name in NAMES[:5]]
     lists = [
@@ -70,7 +72,7 @@ def world() -> tuple[list[dict[str, Any]], dict[str, Any], list[Any], list[dict[
 def found() -> dict[tuple[int, str], dict[str, float]]:
     """(list, item) -> feature -> value, of all available items; the second list has five of them."""
     items, near, segments, lists = world()
-    known = catalogue(items, near["cooccurrence"], segments, linear=near["linear"])
+    known = catalogue(items, near, segments, people=PEOPLE)
     rows = np.array([0] * 7 + [1] * 5)
     columns = np.array([*range(7), 0, 2, 3, 5, 6])
     values = features(Lists.of(batch(lists), known), known, rows, columns, np.arange(12))
@@ -85,6 +87,9 @@ def raw(row: dict[str, Any], source: str, item: dict[str, Any], near: Any, segme
         return float(np.dot(row.get("als_vector", [0, 0]), item["factors"]))
     if source == "text":
         return float(np.dot(row.get("text_vector", [0, 0, 0]), item["vector"]))
+    if source == "neighbour_users":
+        friends = alike({"list_key": "u", **row}, PEOPLE, 2)
+        return sum(likeness for name, likeness in friends.items() if int(item["id"][1:]) in PEOPLE[name])
     if source == "habit":
         own = dict(zip(row["own"], zip(row["own_days"], row["own_age"], strict=True), strict=True))
         days, age = own.get(int(item["id"][1:]), (0, 0))
@@ -97,13 +102,16 @@ def raw(row: dict[str, Any], source: str, item: dict[str, Any], near: Any, segme
 
 def test_scores_within_the_list(found: dict[tuple[int, str], dict[str, float]]) -> None:
     items, near, segments, lists = world()
-    trend = {item["id"]: (item["windows"][3] + 1) / math.sqrt(item["users"] + 1) for item in items}
+    # Place of the window of each trend: four weeks, one.
+    trends = {"rising": 3, "week": 1}
     for number, row in enumerate(lists):
         shown = [item for item in items if (number, item["id"]) in found]
-        for source in (*SCORED, *(f"{source}_rising" for source in RISING)):
-            plain = source.removesuffix("_rising")
+        for source in (*SCORED, *(f"{source}_{trend}" for source in RISING for trend in trends)):
+            plain = source.removesuffix("_rising").removesuffix("_week")
             values = {item["id"]: raw(row, plain, item, near, segments) for item in shown}
             if plain != source:
+                window = trends[source.rsplit("_", 1)[1]]
+                trend = {item["id"]: (item["windows"][window] + 1) / math.sqrt(item["users"] + 1) for item in items}
                 values = {name: value * trend[name] if value > 0 else value for name, value in values.items()}
             numbers = np.array([*values.values()])
             spread = numbers.std()
@@ -181,7 +189,7 @@ def test_the_user_and_the_rest(found: dict[tuple[int, str], dict[str, float]]) -
 
 def test_a_list_alone_and_none() -> None:
     items, near, segments, lists = world()
-    known = catalogue(items, near["cooccurrence"], segments, linear=near["linear"])
+    known = catalogue(items, near, segments, people=PEOPLE)
     both = Lists.of(batch(lists), known)
     rows, columns = np.array([0, 0, 1]), np.array([1, 4, 2])
     together = features(both, known, rows, columns, np.ones(3))

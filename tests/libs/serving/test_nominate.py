@@ -19,11 +19,17 @@ ALL = dict.fromkeys(SOURCES, 3)
 OFF = dict.fromkeys(SOURCES, 0)
 
 
+# Sources that are tables of similar items.
+NEAR = ("cooccurrence", "bm25", "linear", "transitions", "keywords", "attributes")
+
+
 def catalogue(
-    items: list[dict[str, Any]], neighbours: Any = (), segments: Any = (), editorial: Any = (), linear: Any = ()
-) -> Catalogue:
+    items: list[dict[str, Any]], near: Any = None, segments: Any = (), editorial: Any = (), people: Any = None,
+    nearest: int = 2,
+) -> Catalogue:  # fmt: skip
     """A catalogue of items that name only what matters: id, and perhaps available, recent, users, windows, factors,
-    vector, age, idle, repeats, gap, categories."""
+    vector, age, idle, repeats, gap, categories. `near` per source, `people` and the numbers of their items."""
+    near, people = near or {}, people or {}
     vectors = pa.list_(pa.float32())
     number = {item["id"]: n for n, item in enumerate(items)}
     assert list(number) == sorted(number)
@@ -49,12 +55,12 @@ def catalogue(
         {
             source: pa.table(
                 {
-                    "item_idx": pa.array([number[a] for a, _, _ in near], pa.int32()),
-                    "neighbour_idx": pa.array([number[b] for _, b, _ in near], pa.int32()),
-                    "similarity": pa.array([s for _, _, s in near], pa.float64()),
+                    "item_idx": pa.array([number[a] for a, _, _ in near.get(source, ())], pa.int32()),
+                    "neighbour_idx": pa.array([number[b] for _, b, _ in near.get(source, ())], pa.int32()),
+                    "similarity": pa.array([s for _, _, s in near.get(source, ())], pa.float64()),
                 }
             )
-            for source, near in (("cooccurrence", neighbours), ("linear", linear))
+            for source in NEAR
         },
         pa.table(
             {
@@ -64,6 +70,13 @@ def catalogue(
             }
         ),
         editorial,
+        pa.table(
+            {
+                "user_id": pa.array(list(people), pa.string()),
+                "basket": pa.array(list(people.values()), pa.list_(pa.int32())),
+            }
+        ),
+        nearest,
     )
 
 
@@ -113,8 +126,19 @@ def trend(item: dict[str, Any]) -> float:
     return (item["windows"][WINDOWS.index(28)] + 1) / math.sqrt(item["users"] + 1)
 
 
+def alike(row: dict[str, Any], people: dict[str, list[int]], nearest: int) -> dict[str, float]:
+    """The people most like a list's user, by cosine, then their order, and how much."""
+    own = set(row.get("own") or [])
+    cosine = {
+        name: float(np.float32(len(own & {*basket}) / math.sqrt(len(own) * len(basket))))
+        for name, basket in people.items()
+        if own & {*basket} and name != row["list_key"]
+    }
+    return dict(sorted(cosine.items(), key=lambda pair: -pair[1])[:nearest])
+
+
 def reference(row: dict[str, Any], items: list[dict[str, Any]], near: Any, segments: Any, editorial: list[str],
-              count: int) -> dict[str, Any]:
+              people: dict[str, list[int]], count: int) -> dict[str, Any]:
     """item id -> {source: rank}, source and reason item of one list, by the definitions."""
     by_id = {item["id"]: item for item in items}
     own = by_id[row["list_key"]] if row["list_kind"] == "item" else {}
@@ -123,6 +147,7 @@ def reference(row: dict[str, Any], items: list[dict[str, Any]], near: Any, segme
     shown = [item for item in items if item.get("available", True) and item["id"] not in hidden]
     recent = [row["list_key"]] if own else [items[n]["id"] for n in row.get("recent") or []]
     similar = {source: {(a, b): s for a, b, s in rows} for source, rows in near.items()}
+    friends = alike(row, people, 2)
     habits = zip(*(row.get(name) or [] for name in ("own", "own_days", "own_age")), strict=True)
     habit = {items[n]["id"]: days * 0.5 ** (age / 60) for n, days, age in habits}
     trending = sorted(items, key=lambda item: (-item["windows"][1], -item["recent"], -item["users"], item["id"]))
@@ -144,6 +169,9 @@ def reference(row: dict[str, Any], items: list[dict[str, Any]], near: Any, segme
         if source in similar:
             shares = [similar[source].get((i, name), 0.0) * (1 / math.log2(n + 2)) for n, i in enumerate(recent)]
             return sum(shares) * times if sum(shares) > 0 else None
+        if source == "neighbour_users":
+            likes = sum(likeness for friend, likeness in friends.items() if items.index(item) in people[friend])
+            return likes * times if likes else None
         if source == "habit":
             return habit.get(name)
         if source == "trending":
@@ -183,8 +211,9 @@ def reference(row: dict[str, Any], items: list[dict[str, Any]], near: Any, segme
     return result
 
 
-def random_case(seed: int) -> tuple[list[dict[str, Any]], dict[str, Any], list[Any], list[str], list[dict[str, Any]]]:
-    """A small world of whole numbers, so that scores are exact and ties are many."""
+def random_case(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Any]]:
+    """A small world of whole numbers, so that scores are exact and ties are many: items, lists, and the neighbours,
+    segments, picks and people that a catalogue takes beside the items."""
     rng = np.random.default_rng(seed)
     names = [f"i{n:02}" for n in range(int(rng.integers(1, 13)))]
 
@@ -208,7 +237,8 @@ def random_case(seed: int) -> tuple[list[dict[str, Any]], dict[str, Any], list[A
     ]
     near = {
         source: [(a, b, float(w) / 2) for a in names for b in names if a != b and (w := rng.choice(weights))]
-        for source, weights in (("cooccurrence", (0, 0, 1, 2)), ("linear", (0, 0, -1, 2)))
+        for source in NEAR
+        for weights in [(0, 0, -1, 2) if source == "linear" else (0, 0, 1, 2)]
     }
     segments = [(s, name, int(rng.integers(1, 3))) for s in ("new", "old") for name in names if rng.random() < 0.4]
     lists: list[dict[str, Any]] = [
@@ -229,17 +259,20 @@ def random_case(seed: int) -> tuple[list[dict[str, Any]], dict[str, Any], list[A
         row |= {name: [int(n) for n in rng.integers(1, 4, len(row["own"]))] for name in ("own_days", "own_age")}
         row |= {"own_span": row["own_days"], "event_count": len(row["own"]), "item_count": len(row["own"])}
     lists += [{"list_kind": "item", "list_key": name, "blocked_items": [name]} for name in names]
-    return items, near, segments, some(names, 3), [*lists, {"list_kind": "everyone", "list_key": "everyone"}]
+    # One user with events is among them, and one whom no list is for.
+    people = {name: some(list(range(len(names))), 4) or [0] for name in ("other", "u1", "u3")}
+    lists.append({"list_kind": "everyone", "list_key": "everyone"})
+    return items, lists, [near, segments, some(names, 3), people]
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_equals_the_reference(seed: int) -> None:
-    items, near, segments, editorial, lists = random_case(seed)
-    found = rows(lists, catalogue(items, near["cooccurrence"], segments, editorial, near["linear"]), ALL)
+    items, lists, beside = random_case(seed)
+    found = rows(lists, catalogue(items, *beside), ALL)
     assert [(r["list_key"], r["item_id"]) for r in found] == [  # in order of list, then id; nothing twice
         (row["list_key"], name)
         for row in lists
-        for name in sorted(reference(row, items, near, segments, editorial, 3))
+        for name in sorted(reference(row, items, *beside, 3))
     ]
     for row in lists:
         got = {
@@ -247,7 +280,7 @@ def test_equals_the_reference(seed: int) -> None:
             for r in found
             if r["list_key"] == row["list_key"]
         }
-        assert got == reference(row, items, near, segments, editorial, 3), row
+        assert got == reference(row, items, *beside, 3), row
 
 
 def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,9 +301,13 @@ def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         }
         for n in range(60)
     ]
-    whole = rows(lists, catalogue(items, near), ALL | {"als": 20, "text": 20})
+    for row in lists:
+        row |= {"own": row["recent"], **dict.fromkeys(("own_days", "own_age", "own_span"), [1] * len(row["recent"]))}
+    people = {f"u{n}": [int(i) for i in rng.permutation(150)[:20]] for n in range(30, 90)}
+    known = catalogue(items, {"cooccurrence": near, "keywords": near[::-1]}, people=people, nearest=5)
+    whole = rows(lists, known, ALL | {"als": 20, "text": 20})
     monkeypatch.setattr(nominate, "_BLOCK_BYTES", 1)
-    assert rows(lists, catalogue(items, near), ALL | {"als": 20, "text": 20}) == whole
+    assert rows(lists, known, ALL | {"als": 20, "text": 20}) == whole
 
 
 def test_k_means_k_whatever_is_masked() -> None:

@@ -28,7 +28,7 @@ def fingerprint(kind: str, key: str, *items: str) -> str:
 
 
 def cut(
-    rows: Any, scored: list[dict[str, Any]], ladder: list[dict[str, Any]], k: int
+    rows: Any, scored: list[dict[str, Any]], ladder: list[dict[str, Any]], k: int, pins: dict[str, int] | None = None
 ) -> dict[tuple[str, str], list[Any]]:
     """Lists by kind and key; `scored` rows carry their score in als_score, so that one contract builds both frames."""
     items = rows(ITEM_PROFILES, [{"item_id": "a", "title": "Alpha"}, {"item_id": "é", "title": "Élan"}])
@@ -37,7 +37,7 @@ def cut(
     )
     frame = rows(CANDIDATES, scored).withColumn("score", F.col("als_score").cast("double"))
     result = RANKED_TOPK.checked(
-        ranked_topk(frame, rows(CANDIDATES, ladder), items, users, k=k, run_date=NIGHT), "test"
+        ranked_topk(frame, rows(CANDIDATES, ladder), items, users, k=k, run_date=NIGHT, pins=pins or {}), "test"
     )
     lists: dict[tuple[str, str], list[Any]] = {}
     for row in result.orderBy("list_kind", "list_key", "rank").collect():
@@ -107,13 +107,49 @@ def test_the_ladder_orders_lists_without_a_score(rows):
     assert [row.source for row in lists["user", "bare"]] == ["popularity"]
 
 
+def test_picks_with_a_slot_stand_there_wherever_they_may_be_shown(rows):
+    """Two picks for the second place, c first by hand; x at the fourth; one at a place that no list has."""
+    pins = {"c": 2, "b": 2, "x": 4, "far": 9}
+    scored = [candidate("u", item, als_score=score) for item, score in (("p", 0.9), ("q", 0.8), ("r", 0.7), ("s", 0.6))]
+    scored += [candidate("u", "c", als_score=0.1, editorial_rank=1, source="als", because_item_id="a")]
+    scored += [candidate("u", "x", als_score=0.99, editorial_rank=3), candidate("u", "far", als_score=0.0)]
+    # Nobody nominated b by hand for u2, who has seen c: the place goes to whom it belongs. Of v's two b comes first.
+    scored += [candidate("u2", "b", als_score=0.2), candidate("u2", "p", als_score=0.1)]
+    scored += [candidate("v", item, als_score=0.3, editorial_rank=n) for item, n in (("b", 2), ("x", 3))]
+    ladder = [candidate("new", item, **ranks("popularity", n + 1)) for n, item in enumerate("pqrst")]
+    ladder += [candidate("new", "b", editorial_rank=1), candidate("new", "x", editorial_rank=2)]
+    ladder += [candidate("a", "c", "item", editorial_rank=1), candidate("a", "p", "item", **ranks("text", 1))]
+    lists = cut(rows, scored, ladder, k=5, pins=pins)
+
+    def told(key: str, kind: str = "user") -> list[tuple[Any, ...]]:
+        assert [row.rank for row in lists[kind, key]] == [*range(1, len(lists[kind, key]) + 1)]
+        return [(row.item_id, row.score, row.source) for row in lists[kind, key]]
+
+    picked = ("editorial", "picked by the editors")
+    assert told("u") == [
+        ("p", 0.9, "popularity"), ("c", 0.9, "editorial"), ("q", 0.8, "popularity"), ("x", 0.8, "editorial"),
+        ("r", 0.7, "popularity"),
+    ]  # fmt: skip
+    assert (lists["user", "u"][1].source, lists["user", "u"][1].reason) == picked
+    assert told("u2") == [("b", 0.2, "popularity"), ("p", 0.1, "popularity")]
+    # Nothing but picks: they are the list, in the order of their places.
+    assert told("v") == [("b", 1.0, "editorial"), ("x", 0.5, "editorial")]
+    assert [row[::2] for row in told("new")] == [
+        ("p", "popularity"), ("b", "editorial"), ("q", "popularity"), ("x", "editorial"), ("r", "popularity"),
+    ]  # fmt: skip
+    assert [score for _, score, _ in told("new")] == [1.0, 0.5, 0.333333, 0.25, 0.2]
+    assert told("a", "item") == [("p", 1.0, "text"), ("c", 0.5, "editorial")]  # similar items are no place for them
+    first = cut(rows, scored, [], k=5, pins={"c": 1, "x": 2})["user", "u"]
+    assert [(row.item_id, row.score) for row in first][:3] == [("c", 0.9), ("x", 0.9), ("p", 0.9)]
+
+
 def test_a_list_does_not_depend_on_row_order_or_partitions(rows, spark):
     scored = [candidate("u", f"i{n:02d}", als_score=(n % 3) / 4) for n in range(30)]
     one = cut(rows, scored, [], k=10)
     frame = rows(CANDIDATES, scored[::-1]).withColumn("score", F.col("als_score").cast("double")).repartition(7)
     users = rows(USER_PROFILES, [])
     other = (
-        ranked_topk(frame, rows(CANDIDATES, []), rows(ITEM_PROFILES, []), users, k=10, run_date=NIGHT)
+        ranked_topk(frame, rows(CANDIDATES, []), rows(ITEM_PROFILES, []), users, k=10, run_date=NIGHT, pins={})
         .orderBy("rank")
         .collect()
     )

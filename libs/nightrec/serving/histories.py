@@ -1,0 +1,86 @@
+"""What every user did, as the candidates stage reads it: latest items, what is hidden from them, and counts of both."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from nightrec.config import Candidates
+
+
+def histories(
+    events: DataFrame, item_id: pa.ChunkedArray, run_date: date, recent_days: int, settings: Candidates
+) -> DataFrame:
+    """One row per user of the events, items by number in `item_id`:
+
+    `masked`: acted on before (any event but an impression, weight 0 included), or only disliked ones where repeats are
+    allowed; `basket`: latest distinct items with weight above 0, newest first; `recent`: those with such
+    an event in the `recent_days` that end with `run_date`, as the profiles count them. Beside `basket`, item by item,
+    `own_days` with such events, `own_age`, days since the last of them, `own_span`, days from the first to it, and
+    `own_moment`, the time of the last, a number that grows into the past.
+    """
+    index = pa.table({"item_id": item_id, "item_idx": pa.array(range(len(item_id)), pa.int32())})
+    numbered = events.join(F.broadcast(events.sparkSession.createDataFrame(index)), "item_id")
+    first = run_date - timedelta(days=recent_days - 1)
+    counts = F.col("weight") > 0
+    hides = F.col("event_type") == "dislike" if settings.repeats_allowed else F.col("event_type") != "impression"
+    pairs = (
+        numbered.repartition("user_id")
+        .groupBy("user_id", "item_idx")
+        .agg(
+            F.max(F.when(counts, F.col("event_ts"))).alias("_last"),
+            F.max(hides).alias("_hides"),
+            F.max(counts & F.col("event_date").between(F.lit(first), F.lit(run_date))).alias("_recent"),
+            F.size(F.collect_set(F.when(counts, F.col("event_date")))).alias("_days"),
+            F.min(F.when(counts, F.col("event_date"))).alias("_first_date"),
+            F.max(F.when(counts, F.col("event_date"))).alias("_last_date"),
+        )
+    )
+    # collect_list passes over nulls; a struct sorts by its first field, then its second.
+    entry = F.struct(
+        (-F.unix_micros("_last")).alias("moment"),
+        "item_idx",
+        F.col("_days").alias("days"),
+        F.greatest(F.date_diff(F.lit(run_date), "_last_date"), F.lit(0)).alias("age"),
+        F.date_diff("_last_date", "_first_date").alias("span"),
+    )
+    latest = F.collect_list(F.when(F.col("_last").isNotNull(), entry))
+    users = pairs.groupBy("user_id").agg(
+        F.sort_array(F.collect_list(F.when(F.col("_hides"), F.col("item_idx")))).alias("masked"),
+        F.slice(F.sort_array(latest), 1, settings.basket).alias("_latest"),
+        F.collect_list(F.when(F.col("_recent"), F.col("item_idx"))).alias("recent"),
+    )
+    return users.select(
+        "user_id",
+        "masked",
+        F.col("_latest.item_idx").alias("basket"),
+        "recent",
+        *(F.col(f"_latest.{name}").alias(f"own_{name}") for name in ("days", "age", "span", "moment")),
+    )
+
+
+def user_counts(histories: DataFrame, user_profiles: DataFrame) -> pa.Table:
+    """Per `segment` (null: none) and `item_idx`: users who have the item in their `basket`, and in their `recent`, and
+    the `days` on which those of the first acted on it.
+    """
+    zero, one = F.lit(0), F.lit(1)
+    in_basket = F.zip_with("basket", "own_days", lambda item, days: _counted(item, one, zero, days))
+    in_recent = F.transform("recent", lambda item: _counted(item, zero, one, zero))
+    users = histories.join(user_profiles.select("user_id", "segment"), "user_id", "left")
+    entries = users.select("segment", F.explode(F.concat(in_basket, in_recent)).alias("_entry"))
+    return (
+        entries.select("segment", "_entry.*")
+        .groupBy("segment", "item_idx")
+        .agg(*(F.sum(name).alias(name) for name in ("basket", "recent", "days")))
+        .toArrow()
+    )
+
+
+def _counted(item: Column, basket: Column, recent: Column, days: Column) -> Column:
+    """A user's item and what it adds to each count."""
+    return F.struct(
+        item.alias("item_idx"), basket.alias("basket"), recent.alias("recent"), days.alias("days")
+    )

@@ -1,0 +1,44 @@
+"""The tables of item-to-item similarity that the settings ask for, each by its own module."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyspark.sql import DataFrame
+
+from nightrec.config import Candidates
+from nightrec.serving import attributes, keywords, linear, pairs
+from nightrec.serving.bm25 import Bm25
+from nightrec.serving.cooccurrence import Cooccurrence
+from nightrec.serving.transitions import Transitions
+
+Ints = npt.NDArray[np.integer]
+
+
+def neighbours(
+    rows: pa.Table, histories: DataFrame, users: Ints, days: Ints, settings: Candidates, partitions: int
+) -> dict[str, pa.Table]:
+    """Per source `item_idx`, `neighbour_idx`, `similarity`: the available items nearest to each.
+
+    `rows` are those of `candidates.item_rows`. `users` counts who has an item in the basket and `days` those on which
+    they acted on it, by item number. What is learned from pairs of items of the users is learned in one pass.
+    """
+    ways: dict[str, pairs.Weighing] = {
+        "cooccurrence": Cooccurrence(users, settings.min_cooccurrence),
+        "bm25": Bm25(days),
+        "transitions": Transitions(users),
+    }
+    wanted = {source: way for source, way in ways.items() if getattr(settings, source)}
+    available = rows["is_available"].to_numpy()
+    found = pairs.neighbours(histories, wanted, available, settings.neighbours, partitions)
+    if settings.linear:
+        found["linear"] = linear.neighbours(
+            histories, users, most_items=settings.linear_items, penalty=settings.linear_penalty,
+            neighbours=settings.neighbours,
+        )  # fmt: skip
+    if settings.keywords:
+        found["keywords"] = keywords.neighbours(rows, settings.neighbours)
+    if settings.attributes:
+        found["attributes"] = attributes.neighbours(rows, settings.neighbours)
+    return found
