@@ -43,7 +43,7 @@ def quiet(_: str) -> Any:
 
 def other_taste(candidates: DataFrame) -> DataFrame:
     """Only what the users of the other taste like."""
-    same = F.substring("list_key", 2, 9).cast("int") % 2 == F.substring("item_id", 2, 9).cast("int") % 2
+    same = F.expr("try_cast(substr(list_key, 2) AS int) % 2 = try_cast(substr(item_id, 2) AS int) % 2")
     return candidates.where((F.col("list_kind") != "user") | ~same)
 
 
