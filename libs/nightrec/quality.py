@@ -78,14 +78,14 @@ def ablate(
     days: DaysOption = 14,
     parts: Annotated[
         list[str] | None,
-        typer.Option("--part", metavar="PART", help="sources, features, blends, nights, or one by name; repeatable"),
+        typer.Option("--part", metavar="PART", help="sources, features, heads, blends, nights, or one by name; repeatable"),
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """What each part is worth: past nights as they are, and without each part, judged on what came after.
 
-    Each source and each group of features out, network or trees alone, other numbers of past nights. Candidates are
-    made once per cut; a variant labels, trains and ranks again: about a minute each per cut.
+    Each source and each group of features out, other heads, network or trees alone, other numbers of past nights.
+    Candidates are made once per cut; a variant labels, trains and ranks again: about a minute each per cut.
 
     Example: `nightrec ablate --config var/demo/nightrec.toml --part sources --part "without features own"`
     """

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
 from nightrec import runner
-from nightrec.config import Config
+from nightrec.config import Config, Ranker
 from nightrec.errors import UsageError
 from nightrec.evaluation import judge, protocol
 from nightrec.features import FEATURES, GROUPS
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from nightrec.runner import Watch
 
-KINDS = ("sources", "features", "blends", "nights")
+KINDS = ("sources", "features", "heads", "blends", "nights")
 WHOLE = "everything"
 # What a variant runs again; its candidates are there.
 _STAGES = ("ranker_examples", "ranker_model", "ranked_topk")
@@ -88,6 +88,12 @@ def variants(config: Config) -> list[Variant]:
     return [
         *(Variant("sources", f"without {name}", view=partial(without_source, source=name)) for name in on),
         *(Variant("features", f"without features {name}", view=partial(without, groups=[name])) for name in GROUPS),
+        *(
+            Variant("heads", f"the {head} head{', alone' if blend else ''}", {"head": head} | blend)
+            for head in get_args(Ranker.model_fields["head"].annotation)
+            for blend in ({}, {"blend": "network"})[: 2 if ranker.trees else 1]
+            if head != ranker.head
+        ),
         *(
             Variant("blends", name, {"blend": blend})
             for blend, name in blends.items()

@@ -67,10 +67,12 @@ def test_variants_are_those_of_the_deployment() -> None:
     # Nothing is picked by hand, and three past nights are what there is; of habits the log may decide.
     assert not {"without editorial", "3 past nights"} & set(names) and "without habit" in names
     assert names["2 past nights"].ranker == {"past_cuts": 2} and names["2 past nights"].view is None
+    assert names["the cosine head"].ranker == {"head": "cosine"} and "the deep head" not in names
+    assert names["the cosine head, alone"].ranker == {"head": "cosine", "blend": "network"}
     bare = Config(candidates=Candidates(als=0, repeats_allowed=False), ranker=Ranker(trees=0, past_cuts=1))
     names = {variant.name: variant for variant in variants(bare)}
     assert {"without text", "3 past nights"} <= set(names)
-    assert not {"without habit", "without als", "1 past night", "the network alone", "the trees alone"} & set(names)
+    assert not {"the cosine head, alone", "without habit", "without als", "1 past night", "the network alone", "the trees alone"} & set(names)
 
 
 def test_variants_are_chosen_by_kind_and_by_name() -> None:
@@ -78,6 +80,6 @@ def test_variants_are_chosen_by_kind_and_by_name() -> None:
     assert chosen(Config(), []) == every or len(chosen(Config(), [])) == len(every)
     some = [variant.name for variant in chosen(Config(), ["nights", "without text"])]
     assert some == ["without text", "1 past night", "2 past nights", "4 past nights"]
-    with pytest.raises(UsageError, match="no such part: without luck; there are sources, features, blends, nights, or"):
+    with pytest.raises(UsageError, match="no such part: without luck; there are sources, features, heads, blends, nights, or"):
         chosen(Config(), ["without luck"])
     assert {variant.kind for variant in every} == set(ablation.KINDS)
