@@ -124,7 +124,8 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Te
             break
 
     weights.data.copy_(best)
-    return Trained(dumped(network), best_epoch, epochs, *_blended(network, train_split, valid_set, trees, device, settings.blend))
+    decided = _blended(network, train_split, valid_set, trees, device, settings.blend)
+    return Trained(dumped(network), best_epoch, epochs, *decided)
 
 
 def _blended(

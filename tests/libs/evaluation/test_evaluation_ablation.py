@@ -72,7 +72,8 @@ def test_variants_are_those_of_the_deployment() -> None:
     bare = Config(candidates=Candidates(als=0, repeats_allowed=False), ranker=Ranker(trees=0, past_cuts=1))
     names = {variant.name: variant for variant in variants(bare)}
     assert {"without text", "3 past nights"} <= set(names)
-    assert not {"the cosine head, alone", "without habit", "without als", "1 past night", "the network alone", "the trees alone"} & set(names)
+    assert not {"the cosine head, alone", "without habit", "without als", "1 past night"} & set(names)
+    assert not {"the network alone", "the trees alone"} & set(names)
 
 
 def test_variants_are_chosen_by_kind_and_by_name() -> None:
@@ -80,6 +81,6 @@ def test_variants_are_chosen_by_kind_and_by_name() -> None:
     assert chosen(Config(), []) == every or len(chosen(Config(), [])) == len(every)
     some = [variant.name for variant in chosen(Config(), ["nights", "without text"])]
     assert some == ["without text", "1 past night", "2 past nights", "4 past nights"]
-    with pytest.raises(UsageError, match="no such part: without luck; there are sources, features, heads, blends, nights, or"):
+    with pytest.raises(UsageError, match="no such part: without luck; there are sources, features, heads, blends, nigh"):
         chosen(Config(), ["without luck"])
     assert {variant.kind for variant in every} == set(ablation.KINDS)
