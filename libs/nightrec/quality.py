@@ -78,7 +78,7 @@ def ablate(
     days: DaysOption = 14,
     parts: Annotated[
         list[str] | None,
-        typer.Option("--part", metavar="PART", help="of sources, features, heads, blends, nights, or a name; repeatable"),
+        typer.Option("--part", metavar="PART", help="sources, features, heads, blends, nights, or a name; repeatable"),
     ] = None,
     json: JsonOption = False,
 ) -> None:
