@@ -14,7 +14,7 @@ def quality(logs: Sequence[Log]) -> str:
     """All logs side by side, then of each its best baselines, its slices and what its candidate sources reach."""
     if not logs:
         return "Not measured yet."
-    return "\n\n".join([_together(logs), *(_alone(log) for log in logs), _reached(logs)])
+    return "\n\n".join([_together(logs), _goals(logs), *(_alone(log) for log in logs), _reached(logs)])
 
 
 def _together(logs: Sequence[Log]) -> str:
@@ -26,14 +26,38 @@ def _together(logs: Sequence[Log]) -> str:
     for log in logs:
         ours, best = _own(log), _ranked(log)[0]
         mine, theirs = ours["figures"], best["figures"]
-        share = mine["ndcg"]["mean"] / theirs["ndcg"]["mean"] - 1
         cells = [
             log["name"], f"{mine['ndcg']['users']:,}", _label(best), _mean(theirs["ndcg"]), _mean(mine["ndcg"]),
-            _spread(best["gain"]), f"{share:+.0%}", f"{ours['coverage']:.3f} ({best['coverage']:.3f})",
+            _spread(best["gain"]), f"{_share(log):+.0%}", f"{ours['coverage']:.3f} ({best['coverage']:.3f})",
             f"{_mean(mine['debiased_ndcg'])} ({_mean(theirs['debiased_ndcg'])})",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", "In brackets: the best baseline's."])
+
+
+def _goals(logs: Sequence[Log]) -> str:
+    """What is wanted of the lists, a line each."""
+    gain = sum(map(_share, logs)) / len(logs)
+    lines = [_goal(f"NDCG over the best baseline's in the mean {gain:+.1%}, wanted +5%", gain >= 0.05)]
+    for log in logs:
+        ours, best = _own(log), _ranked(log)[0]
+        low = best["gain"]["low"]
+        lines.append(_goal(f"{log['name']}: the interval of the difference above 0 (from {low:+.3f})", low > 0))
+        wide = [one["coverage"] for one in (ours, best)]
+        lines.append(_goal(f"{log['name']}: coverage {wide[0]:.3f}, wanted {wide[1]:.3f}", wide[0] >= wide[1]))
+        rare = [one["figures"]["debiased_ndcg"]["mean"] for one in (ours, best)]
+        lines.append(_goal(f"{log['name']}: debiased NDCG {rare[0]:.3f}, wanted {rare[1]:.3f}", rare[0] >= rare[1]))
+    return "\n".join(lines)
+
+
+def _goal(told: str, met: bool) -> str:
+    return f"- {told}: {'met' if met else 'missed'}"
+
+
+def _share(log: Log) -> float:
+    """By how much of the best baseline's NDCG ours is above it."""
+    ours, best = (one["figures"]["ndcg"]["mean"] for one in (_own(log), _ranked(log)[0]))
+    return float(ours / best - 1)
 
 
 def _alone(log: Log) -> str:
