@@ -146,7 +146,7 @@ def small(config: Config) -> Config:
     """Small models; a week is the horizon of a month."""
     parts = {
         "als": {"rank": 8, "iterations": 2},
-        "ranker": {"horizon_days": 7, "past_cuts": 2, "epochs": 1, "hidden": (8,), "trees": 5},
+        "ranker": {"horizon_days": 7, "past_cuts": 2, "epochs": 1, "hidden": (8,), "trees": 0},
     }
     return config.model_copy(
         update={name: getattr(config, name).model_copy(update=given) for name, given in parts.items()}
