@@ -15,7 +15,7 @@ SCORED = (
     "als", "neighbour_users", "cooccurrence", "bm25", "linear", "transitions", "text", "keywords", "attributes",
     "habit", "segment",
 )  # fmt: skip
-RISING = ("als", "neighbour_users", "cooccurrence", "linear", "transitions")
+RISING = ("als", "neighbour_users", "cooccurrence", "bm25", "linear", "transitions")
 _WITHIN_LIST = ("share", "z", "place")
 
 GROUPS: dict[str, tuple[str, ...]] = {
