@@ -16,7 +16,7 @@ DATA := $(CACHE)/movielens/ml-100k.inter $(CACHE)/encoders/all-MiniLM-L6-v2/mode
 # Another Spark's home or another project's modules must not leak into this one.
 unexport SPARK_HOME SPARK_CONF_DIR PYTHONPATH
 
-.PHONY: help nightly test install airflow-install lint bench golden constraints doctor clean
+.PHONY: help nightly test install airflow-install lint bench quality golden constraints doctor clean
 
 help:  ## explain every target (what plain `make` does)
 	@echo "nightrec: a nightly batch recommender. Type make and one of:"; echo
@@ -42,6 +42,11 @@ lint: install  ## ruff and strict mypy
 
 bench: install  ## time it beside its peers, an hour or two; one benchmark with ONLY=topk
 	@.venv/bin/python infra/benchmarks/bench.py $(if $(ONLY),--only $(ONLY))
+
+quality: install  ## judge the lists on MovieLens-100K; on another log with RAW=folder NAME=name and REPEATS=1
+	@.venv/bin/python infra/demo/movielens.py --out $(DEMO)
+	@.venv/bin/python infra/quality/measure.py $(or $(NAME),movielens) --work var/quality --raw $(or $(RAW),$(DEMO)/raw) \
+		$(if $(RAW),,--config $(DEMO)/nightrec.toml --days 28) $(if $(REPEATS),--repeats)
 
 golden: airflow-install  ## rebuild the expected spark-submit lines of the DAGs' tests
 	@.venv-airflow/bin/python tests/airflow_dags/rendered.py --write

@@ -5,11 +5,35 @@ Also writes shortfalls: one row per list with fewer than K items.
     spark-submit jobs/ranked_topk.py --config nightrec.toml --date 2026-03-10
 """
 
+from functools import partial
+
+from pyspark.sql import DataFrame
+
 from nightrec.models import ranker_row
 from nightrec.night import Night, main
-from nightrec.ranker.score import scored
+from nightrec.ranker.score import Texts, scored
 from nightrec.serving.topk import ranked_topk, shortfalls, split
-from nightrec.tables import CANDIDATES, ITEM_PROFILES, RANKED_TOPK, SHORTFALLS, USER_PROFILES
+from nightrec.tables import (
+    CANDIDATES,
+    ITEM_EMBEDDINGS,
+    ITEM_PROFILES,
+    RANKED_TOPK,
+    SHORTFALLS,
+    USER_EMBEDDINGS,
+    USER_PROFILES,
+)
+
+
+def texts(night: Night, items: DataFrame, users: DataFrame) -> Texts:
+    """The night's text vectors, for rankers that read them."""
+    encoder = night.config.encoder.id
+    of_texts = night.read(ITEM_EMBEDDINGS, {"encoder": encoder})
+    of_users = night.read(USER_EMBEDDINGS, {"run_date": night.date, "encoder": encoder})
+    return Texts(
+        encoder,
+        items.join(of_texts, "text_hash").select("item_id", "vector"),
+        users.join(of_users.select("user_id", "vector"), "user_id").select("user_id", "vector", "recent_items"),
+    )
 
 
 def run(night: Night) -> None:
@@ -20,8 +44,12 @@ def run(night: Night) -> None:
     personal, others = None, candidates
     if ranker["weights"]:
         known, others = split(candidates, users)
-        weights = f"{night.config.paths.models}/{ranker['weights']}"
-        personal = scored(known, weights, ranker["weights_sha256"], ranker["features"])
+        weights, settings = f"{night.config.paths.models}/{ranker['weights']}", dict(ranker["settings"])
+        values = {str(kind): value for kind, value in night.config.ranker.kind_values.items()}
+        personal = scored(
+            known, weights, ranker["weights_sha256"], ranker["features"], settings, values,
+            partial(texts, night, items, users),
+        )  # fmt: skip
     # The shortfalls first: lists that are short without a recorded cause would fail the audit.
     night.replace(SHORTFALLS, shortfalls(candidates, items, users, k=k, run_date=night.date))
     pins = {pick.item: pick.slot for pick in night.config.candidates.picks(night.date) if pick.slot}

@@ -18,21 +18,35 @@ from nightrec.models import ranker_model_id
 from nightrec.night import Night, main
 from nightrec.ranker import members, model, trees
 from nightrec.ranker.examples import positives, thinned
+from nightrec.ranker.texts import Texts
 from nightrec.ranker.train import train
-from nightrec.store import dataset
-from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
+from nightrec.store import Where, dataset
+from nightrec.tables import (
+    ITEM_EMBEDDINGS,
+    ITEM_PROFILES,
+    RANKER_EXAMPLES,
+    RANKER_MODELS,
+    USER_EMBEDDINGS,
+    USER_PROFILES,
+)
 
-NOTHING: dict[str, Any] = {"weights": "", "weights_sha256": "", "best_epoch": 0, "epochs": [], "choices": {}}
+NOTHING: dict[str, Any] = {
+    "weights": "", "weights_sha256": "", "best_epoch": 0, "epochs": [], "choices": {}, "calibration": [],
+}  # fmt: skip
+# What heads over text vectors read beside the examples.
+OF_TEXTS = (ITEM_PROFILES, USER_PROFILES, ITEM_EMBEDDINGS, USER_EMBEDDINGS)
 
 
 def run(night: Night) -> None:
     """Train as of the night's date; the same date and settings replace the same model."""
     key: dict[str, Any] = {"as_of_date": night.date}
     found = positives(night.store.read(RANKER_EXAMPLES, key))
+    settings = {**night.config.ranker.model_dump(), "encoder": night.config.encoder.id}
+    read = (RANKER_EXAMPLES, *(OF_TEXTS if night.config.ranker.reads_vectors else ()))
     row: dict[str, Any] = {
         **key, "model_id": ranker_model_id(night.date, night.config), "features": list(FEATURES),
-        "settings": {name: str(value) for name, value in night.config.ranker.model_dump().items()},
-        "data_versions": {RANKER_EXAMPLES.name: night.store.version(RANKER_EXAMPLES)},
+        "settings": {name: str(value) for name, value in settings.items()},
+        "data_versions": {table.name: night.store.version(table) for table in read},
         "processes": night.config.horovod.processes,
     }  # fmt: skip
     lacking = " and ".join(split for split, count in found.items() if not count)
@@ -52,17 +66,29 @@ def learned(night: Night, model_id: str) -> dict[str, Any]:
     examples = night.store.read(RANKER_EXAMPLES, key)
     earlier = trees.trained(examples.where("split = 'train'"), settings, horovod.processes) if settings.trees else {}
     read = partial(dataset, night.store.warehouse, RANKER_EXAMPLES, key)
-    training = partial(train, read, settings, earlier)
+    training = partial(train, read, settings, earlier, texts(night) if settings.reads_vectors else None)
     trained = on_executors(night.spark, training, horovod.processes, horovod.start_timeout_s)[0]
     used = set(trees.KINDS) & set(trained.blend.weight)
     every = thinned(examples, negatives_share=settings.negatives_share, seed=settings.seed)
     final = trees.trained(every, settings, horovod.processes) if used else {}
     weights = f"{model_id}/model.safetensors"
-    blob = members.packed(trained.network, final, trained.blend)
+    blob = members.packed(trained.network, final, trained.blend, trained.kinds)
     return {
         "weights": weights, "weights_sha256": model.write(blob, Path(night.config.paths.models) / weights),
         "best_epoch": trained.best_epoch, "epochs": trained.epochs, "choices": trained.choices,
+        "calibration": trained.calibration,
     }  # fmt: skip
+
+
+def texts(night: Night) -> Texts:
+    """The text vectors of the training cuts, as each process's host reads them."""
+    nights: Where = {"run_date": night.config.training_cuts(night.date)}
+    encoder: Where = {"encoder": night.config.encoder.id}
+    items, users, of_items, of_users = (
+        partial(dataset, night.store.warehouse, table, where)
+        for table, where in zip(OF_TEXTS, (nights, nights, encoder, {**nights, **encoder}), strict=True)
+    )
+    return Texts(items, users, of_items, of_users, night.config.ranker.attention)
 
 
 if __name__ == "__main__":

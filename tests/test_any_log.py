@@ -117,6 +117,31 @@ def test_a_night_of(name: str, spark: SparkSession, config: Config, tmp_path: Pa
     assert bool(ranker["weights"]) == is_learnable
 
 
+@pytest.mark.parametrize("head", [{"head": "bilinear", "loss": "both"}, {"attention": 5, "loss": "pairwise"}], ids=str)
+def test_a_night_by_text_vectors_and_values(
+    head: dict[str, Any], spark: SparkSession, config: Config, tmp_path: Path
+) -> None:
+    """Heads that read vectors go through the same stages, and lists are ordered by what an item is worth."""
+    write(tmp_path / "raw", list(shop(random.Random(5))), 60)
+    given = small(config)
+    more = {**head, "trees": 0, "kind_values": {"purchase": 100.0, "click": 1.0}}
+    given = given.model_copy(update={"ranker": given.ranker.model_copy(update=more)})
+    with Night(spark, given, LAST, warm=True) as night:
+        for _ in runner.run(night, lambda label: nullcontext()):
+            pass
+        warehouse = night.store.warehouse
+    (ranker,) = arrow(warehouse, RANKER_MODELS).to_pylist()
+    assert dict(ranker["settings"])["encoder"] == given.encoder.id
+    assert {"item_profiles", "user_profiles", "item_embeddings", "user_embeddings"} < set(dict(ranker["data_versions"]))
+    assert {line["kind"] for line in ranker["calibration"]} == {"any", "view", "click", "purchase"}
+    published = arrow(warehouse, PUBLISHED_TOPK, {"list_kind": "user"}).to_pylist()
+    assert published and {len({item["item_id"] for item in row["items"]}) for row in published} == {K}
+    scores = [[item["score"] for item in row["items"]] for row in published]
+    assert all(row == sorted(row, reverse=True) for row in scores)
+    # Worth, not probability: a purchase is a third of all actions, and counts a hundred.
+    assert max(row[0] for row in scores) > 1
+
+
 def small(config: Config) -> Config:
     """Small models; a week is the horizon of a month."""
     parts = {

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBS = ROOT / "libs/nightrec"
 STAGE_PACKAGES = ("events", "profiles", "als", "embeddings", "ranker", "serving", "metrics", "report")
 # What a stage package may stand on. Everything else in nightrec opens sessions, tables or whole nights.
-GROUND = {"tables", "contract", "errors", "config", "raw_files", "launch"}
+GROUND = {"tables", "contract", "errors", "config", "features", "raw_files", "launch"}
 # The report reads finished tables for people, and prints what the stages and settings are.
 BEYOND = {"report": {"store", "settings", "pipeline"}}
 CLOCKS = {

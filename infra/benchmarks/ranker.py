@@ -85,6 +85,8 @@ def _table(rng: np.random.Generator, rows: int, split: str, start: int = 0) -> p
         "user_id": [f"user-{user}" for user in number // 100],
         "item_id": [f"item-{item}" for item in number * 7919 % 20_011],
         "label": (rng.random(rows) < chance).astype(np.float32),
+        "kinds": pa.array([[]] * rows, pa.list_(pa.string())),
+        "rating": pa.nulls(rows, pa.float64()),
         "features": pa.ListArray.from_arrays(np.arange(rows + 1, dtype=np.int32) * _WIDTH, values.reshape(-1)),
     })
 
@@ -159,7 +161,7 @@ def _timed_training(read: Callable[[], Any], settings: Ranker, threads: int) -> 
 
     trainer._device, trainer.evaluate = bounded, timed
     try:
-        trained = trainer.train(read, settings, {})
+        trained = trainer.train(read, settings, {}, None)
     finally:
         trainer._device, trainer.evaluate = device, evaluate
     epochs = [after - before for (_, before), (_, after) in itertools.pairwise(stamps)]
@@ -179,13 +181,13 @@ def _network(folder: Path) -> tuple[Path, str]:
     """A trained-looking network of the default size on disk, and its fingerprint."""
     import torch
 
-    from nightrec.ranker import members, model
+    from nightrec.ranker import heads, members, model
     from nightrec.ranker.blend import Blend
 
     torch.manual_seed(4)
-    made = model.Network(torch.zeros(_WIDTH), torch.ones(_WIDTH), torch.tensor(-1.0), Ranker().hidden)
+    made = heads.Network(torch.zeros(_WIDTH), torch.ones(_WIDTH), torch.tensor(-1.0), Ranker().hidden)
     file = folder / "model.safetensors"
-    return file, model.write(members.packed(model.dumped(made), {}, Blend({"network": 1.0}, 1.0, 0.0)), file)
+    return file, model.write(members.packed(model.dumped(made), {}, Blend({"network": 1.0}, 1.0, 0.0), {}), file)
 
 
 def _scoring(report: Report, spark: Any, rows: int, runs: int) -> None:
@@ -218,7 +220,7 @@ def _scoring(report: Report, spark: Any, rows: int, runs: int) -> None:
             ]
         return torch.cat(parts).numpy()
 
-    scored = score.with_score(examples, blob, sha256).select("id", "score")
+    scored = score.with_score(examples, blob, sha256, {}).select("id", "score")
 
     def through_spark() -> None:
         scored.write.format("noop").mode("overwrite").save()

@@ -257,6 +257,27 @@ class Ranker(_Section):
     negatives_share: float = Field(
         0.4, gt=0, le=1, description="share of the examples without action that is kept for training"
     )
+    loss: Literal["binary", "pairwise", "listwise", "both", "squared"] = Field(
+        "binary",
+        description="of the network. binary: cross-entropy of each example; pairwise: of two of a list, one acted on; "
+        "listwise: of a softmax over the list; both: mean of binary and listwise; squared: error of ratings",
+    )
+    head: Literal["deep", "bilinear", "cosine", "product"] = Field(
+        "deep",
+        description="of the network. deep: over all features; the others over the text vectors u, i of user and item "
+        "alone. bilinear: (W u).i + b; cosine: with a learned weight per dimension; product: a network over u times i",
+    )
+    attention: Count = Field(
+        0, description="latest items of the user, by their text vectors, that the deep network looks at; 0: none"
+    )
+    cosine_penalty: float = Field(
+        1e-3, ge=0, description="of the cosine's weights, times the sum of their squared logarithms"
+    )
+    popularity_correction: float = Field(
+        0.0,
+        description="times the logarithm of the share of lists that hold the item, taken off its logit in training: 1 "
+        "as in Yi et al. 2019; below 0, rare items gain",
+    )
     hidden: tuple[Positive, ...] = Field((64, 32), description="widths of the hidden layers")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     learning_rate: float = Field(2e-3, gt=0)
@@ -267,6 +288,11 @@ class Ranker(_Section):
     )
     epochs: Positive = Field(20, description="passes over the examples at most")
     patience: Positive = Field(3, description="epochs without a better validation loss before training stops")
+    kind_values: dict[EventType, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="what one event of a kind is worth: lists are then ordered by an item's expected value, not by the "
+        "probability of any action; empty: off",
+    )
     trees: Count = Field(300, description="gradient-boosted trees of each kind; 0: the network alone")
     tree_depth: Positive = Field(6, description="splits from a tree's root to its leaves at most")
     tree_learning_rate: float = Field(0.05, gt=0, le=1, description="share of a tree that counts")
@@ -275,6 +301,11 @@ class Ranker(_Section):
     tree_rows: float = Field(0.8, gt=0, le=1, description="share of the examples drawn for each tree")
     tree_features: float = Field(0.5, gt=0, le=1, description="share of the features drawn for each tree")
     seed: int = 17
+
+    @property
+    def reads_vectors(self) -> bool:
+        """Whether features are not enough for the network."""
+        return self.head != "deep" or self.attention > 0
 
 
 class Lists(_Section):

@@ -96,12 +96,16 @@ STAGES = (
         "candidates of past cuts with what the users then did",
     ),
     Stage(
-        "ranker_model", "training", ("ranker_examples",), ("ranker_models",), "train the ranking network with Horovod"
+        "ranker_model",
+        "training",
+        ("ranker_examples", "item_profiles", "user_profiles", "item_embeddings", "user_embeddings"),
+        ("ranker_models",),
+        "train the ranking network with Horovod",
     ),
     Stage(
         "ranked_topk",
         "night",
-        ("candidates", "item_profiles", "user_profiles", "ranker_models"),
+        ("candidates", "item_profiles", "user_profiles", "item_embeddings", "user_embeddings", "ranker_models"),
         ("ranked_topk", "shortfalls"),
         "score the candidates and cut every list to K",
     ),

@@ -318,7 +318,9 @@ RANKER_EXAMPLES = Table(
             "1 where the user acted on the item in the horizon after the cut, else 0",
             check="label IN (0, 1)",
         ),
-        Column("features", "array<float>", "in the order of ranker.features.FEATURES"),
+        Column("kinds", "array<string>", "event types of a weight above 0 by which the user did so; empty without"),
+        Column("rating", "double", "the latest rating among them; null where there is none", nullable=True),
+        Column("features", "array<float>", "in the order of nightrec.features.FEATURES"),
     ),
 )
 
@@ -343,6 +345,11 @@ RANKER_MODELS = Table(
             "metrics per epoch",
         ),
         Column("choices", "map<string,double>", "NDCG on the latest cut of each blend; the largest serves"),
+        Column(
+            "calibration",
+            "array<struct<kind:string,positives:bigint,error_before:double,error_after:double>>",
+            "expected calibration error on the latest cut, of any action and by event type (ranker/kinds.py)",
+        ),
     ),
 )
 
@@ -376,8 +383,8 @@ RANKED_TOPK = Table(
         Column(
             "score",
             "double",
-            "ranker probability, or 1/position where the ladder filled the list; 6 decimals; a pinned pick has that of "
-            "the row before it",
+            "ranker probability, or value by ranker.kind_values; 1/position down the ladder; 6 decimals; a pinned pick "
+            "has that of the row before it",
         ),
         Column(
             "source",

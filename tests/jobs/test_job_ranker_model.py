@@ -13,6 +13,7 @@ from nightrec.features import FEATURES
 from nightrec.models import ranker_model_id
 from nightrec.night import Night
 from nightrec.ranker import model
+from nightrec.ranker.blend import PLAIN
 from nightrec.store import arrow
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
 
@@ -29,7 +30,8 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
     values = np.random.default_rng(2).normal(size=(400, len(FEATURES)))
     store.put(RANKER_EXAMPLES, [
         {"as_of_date": AS_OF, "cut_date": AS_OF, "split": "valid" if n % 4 else "train", "user_id": f"u{n % 7}",
-         "item_id": f"i{n}", "label": float(row[0] > 0), "features": row.tolist()}
+         "item_id": f"i{n}", "label": float(row[0] > 0), "kinds": ["view"] if row[0] > 0 else [], "rating": None,
+         "features": row.tolist()}
         for n, row in enumerate(values)
     ], {"as_of_date": AS_OF})
 
@@ -45,7 +47,9 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
     file = Path(training.config.paths.models) / row["weights"]
     assert file.parts[-2:] == (row["model_id"], "model.safetensors")
     assert len(model.loaded(model.read(file, row["weights_sha256"])).mean) == len(FEATURES)
-    assert set(dict(row["choices"])) == {"network", "trees", "all"}
+    by_kind = {line["kind"]: line for line in row["calibration"]}
+    assert set(by_kind) == {"any", "view"} and by_kind["view"]["positives"] == by_kind["any"]["positives"] > 0
+    assert set(dict(row["choices"])) == {"network", "trees", "all", *PLAIN}
     assert books.rows("written") == 1
 
     training.run("ranker_model", run)
@@ -56,7 +60,7 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
 def test_nothing_to_learn_from_is_a_row_without_weights(training, store):
     store.put(RANKER_EXAMPLES, [
         {"as_of_date": AS_OF, "cut_date": AS_OF, "split": "train", "user_id": "u", "item_id": "i", "label": 1.0,
-         "features": [0.0] * len(FEATURES)}
+         "kinds": [], "rating": None, "features": [0.0] * len(FEATURES)}
     ], {"as_of_date": AS_OF})
     books = training.run("ranker_model", run)
     (row,) = arrow(store.warehouse, RANKER_MODELS).to_pylist()

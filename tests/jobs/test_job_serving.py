@@ -71,6 +71,8 @@ def ready(night, rows, monkeypatch):
         "processes": 1,
         "best_epoch": 1,
         "epochs": [],
+        "choices": [],
+        "calibration": [],
     }
     put(RANKER_MODELS, [ranker], {"as_of_date": NIGHT, "model_id": "ranker"})
     replace(ITEM_PROFILES, rows(ITEM_PROFILES, [{"item_id": item, "title": item.upper()} for item in ITEMS]), TONIGHT)
@@ -121,7 +123,9 @@ def ready(night, rows, monkeypatch):
         {"ingest_date": NIGHT},
     )
 
-    def stand_in(frame: Any, items: Any, users: Any, weights: str, sha256: str, features: list[str]) -> Any:
+    def stand_in(
+        frame: Any, weights: str, sha256: str, features: list[str], settings: Any, values: Any, texts: Any
+    ) -> Any:
         assert (weights, sha256, features) == (f"{night.config.paths.models}/w", "0", ["f"])
         return frame.withColumn("score", F.ascii("item_id") / 1000)
 

@@ -32,6 +32,8 @@ def train(night: Night, as_of: dt.date, als: str, ranker: str) -> None:
         "processes": 2,
         "best_epoch": 1,
         "epochs": [],
+        "choices": [],
+        "calibration": [],
     }
     night.store.put(RANKER_MODELS, [model], {"as_of_date": as_of, "model_id": ranker})
 

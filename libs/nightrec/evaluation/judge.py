@@ -257,6 +257,8 @@ def _nominated(night: Night, log: _Log, users: DataFrame) -> DataFrame:
 def _predicted(night: Night, log: _Log) -> DataFrame:
     """`probability` and `label` of each item of the lists that the ranker ordered: those of users with a history."""
     known = log.users.where("events > 0").select("user_id", "truth")
+    if night.config.ranker.kind_values:  # lists ordered by value tell no probability
+        known = known.limit(0)
     label = F.array_contains("truth", F.col("item")).cast("double").alias("label")
     # Scores have 6 decimals.
     inside = F.least(F.greatest("score", F.lit(1e-6)), F.lit(1 - 1e-6)).alias("probability")

@@ -25,9 +25,10 @@ OURS = "nightrec"
 DEEP = 100
 PER_METHOD = (*ranking.FIGURES, "recall_100", "novelty", "diversity")
 USER_SLICES = {
-    "users without events": (0, 0), "users of 1 to 5 events": (1, 5), "users of 6 events and more": (6, np.inf),
+    "users without events": (0, 0), "users of 1 event": (1, 1), "users of 2 to 5 events": (2, 5),
+    "users of 6 events and more": (6, np.inf),
 }  # fmt: skip
-ITEM_SLICES = ("items without events", "items of 1 to 5 events", "head items", "tail items")
+ITEM_SLICES = ("items without events", "items of 1 event", "items of 2 to 5 events", "head items", "tail items")
 # Users scored at once: their scores of 20,000 items take 20 MB, their likeness to 50,000 references 50 MB.
 _USERS = 256
 _JUDGED = "user_id string, figures array<double>, lists array<array<int>>"
@@ -50,7 +51,7 @@ class Method:
 @dataclass(frozen=True)
 class Shelf:
     """What the figures need of the N items: `weight` of a hit for debiased figures, `share` of all users who acted on
-    it (above 0), text `vectors` of length 1 (N x 0 where unknown), `members` of ITEM_SLICES (N x 4)."""
+    it (above 0), text `vectors` of length 1 (N x 0 where unknown), `members` of ITEM_SLICES (N x 5)."""
 
     weight: Doubles
     share: Doubles
@@ -66,7 +67,7 @@ class Shelf:
         before = np.cumsum(events[order]) - events[order]
         is_head = np.zeros(len(events), np.bool_)
         is_head[order] = before < events.sum() / 2
-        members = np.column_stack([events == 0, (events >= 1) & (events <= 5), is_head, ~is_head])
+        members = np.column_stack([events == 0, events == 1, (events >= 2) & (events <= 5), is_head, ~is_head])
         share = (ever + 1) / (items.people + 1)
         none = np.zeros((len(ever), 0), np.float32)
         return cls(1 / np.sqrt(ever + 1), share, none if vectors is None else vectors, members)

@@ -1,8 +1,8 @@
 """What the members of a ranker say together: a weighted mean of their scores, made a probability again.
 
-Members are the network and the trees. Each one's score is divided by its spread over the valid split, so that a weight
-means the same for all of them; the mean is turned into a probability by Platt's sigmoid (Platt 1999, "Probabilistic
-Outputs for Support Vector Machines"), which keeps the order.
+Members are the network and the trees, or a single feature where nothing learned is better. Each one's score is divided
+by its spread over the valid split, so that a weight means the same for all of them; the mean is turned into a
+probability by Platt's sigmoid (Platt 1999, "Probabilistic Outputs for Support Vector Machines"), which keeps the order.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ Doubles = npt.NDArray[np.float64]
 
 # The least slope of a sigmoid.
 _FLAT = 0.01
-# What may be served, the simplest first: the members that are averaged.
-CHOICES: dict[str, tuple[str, ...]] = {
+# Members that may be averaged; the first whose members are all there serves unless another is clearly better: the mean
+# of all was never far from the best, whichever that was, and one window of 350 users ranked them the wrong way round.
+LEARNED: dict[str, tuple[str, ...]] = {
+    "all": ("network", "binary", "ranking"),
     "network": ("network",),
     "trees": ("binary", "ranking"),
-    "all": ("network", "binary", "ranking"),
 }
+# Features that may serve alone, where what was learned is clearly worse than the order of one source.
+PLAIN = (
+    "als_rising_share", "cooccurrence_rising_share", "linear_share", "linear_rising_share", "habit_share",
+    "users_7_days_share", "users_28_days_share",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,21 +52,31 @@ class Blend:
 
 
 def chosen(
-    scores: Mapping[str, Doubles], labels: npt.NDArray[np.float32], worth: Callable[[Doubles], float]
+    scores: Mapping[str, Doubles], labels: npt.NDArray[np.float32], worth: Callable[[Doubles], Doubles]
 ) -> tuple[Blend, dict[str, float]]:
-    """The choice of CHOICES whose mean is worth most on the valid split, and what each was worth; ties to the simpler.
+    """What serves of LEARNED and PLAIN, and what each was worth on the valid split, in the mean over its users.
 
-    Choices with a member that `scores` does not have are left out.
+    `worth` gives a figure per user. Another than the first serves only if it is better by more than one standard error
+    of the paired difference: of those the best, ties to the earlier. Choices with a member that `scores` does not have
+    are left out.
     """
-    found: dict[str, float] = {}
     blends: dict[str, Blend] = {}
-    for name, members in CHOICES.items():
+    by_user: dict[str, Doubles] = {}
+    for name, members in {**LEARNED, **{name: (name,) for name in PLAIN}}.items():
         if any(member not in scores for member in members):
             continue
         weight = {member: 1 / max(float(scores[member].std()), 1e-9) / len(members) for member in members}
         mean = Blend(weight, 1.0, 0.0).mean(scores)
-        blends[name], found[name] = Blend(weight, *platt(mean, labels)), worth(mean)
-    return blends[max(found, key=lambda name: found[name])], found
+        blends[name], by_user[name] = Blend(weight, *platt(mean, labels)), worth(mean)
+    first = next(iter(by_user))
+    clearly_better = [first, *(name for name in by_user if _beats(by_user[name], by_user[first]))]
+    found = {name: float(values.mean()) if len(values) else 0.0 for name, values in by_user.items()}
+    return blends[max(clearly_better, key=lambda name: found[name])], found
+
+
+def _beats(one: Doubles, other: Doubles) -> bool:
+    more = one - other
+    return len(more) > 1 and bool(more.mean() > more.std(ddof=1) / np.sqrt(len(more)))
 
 
 def sigmoid(x: Doubles) -> Doubles:

@@ -1,8 +1,8 @@
 """The examples as one Arrow file per host, mapped into memory by its training processes, in canonical order.
 
-Letters: N examples of a split, F features. The order of cut, user and item does not depend on how the table's files
-were written. The file's pages belong to the system, which holds each of them once for all processes of the host and
-drops what nobody touches.
+Letters: N examples of a split, F features. A list is a user's candidates at one cut. The order of cut, user and item
+does not depend on how the table's files were written. The file's pages belong to the system, which holds each of them
+once for all processes of the host and drops what nobody touches.
 """
 
 from __future__ import annotations
@@ -19,30 +19,40 @@ from pyarrow.dataset import Dataset, ParquetFragmentScanOptions
 
 from nightrec.errors import BadInput
 from nightrec.features import FEATURES
+from nightrec.tables import EVENT_TYPES
 
 Read = Callable[[], Dataset]
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
 
 _FILE = "examples.arrow"
 _SCHEMA = pa.schema({
-    "user": pa.int32(),  # a number per user, ascending
+    "list": pa.int32(),  # a number per cut and user, ascending
+    "item": pa.int32(),  # a number per item id, ascending with it, the same in both splits
     "label": pa.float32(),
+    "kinds": pa.int32(),  # bit n: acted on by EVENT_TYPES[n]
+    "rating": pa.float32(),  # NaN without one
     "features": pa.list_(pa.float32(), len(FEATURES)),
 })
+_BITS = 1 << np.arange(len(EVENT_TYPES))
 # Rows that pass through memory at once.
 _ROWS = 65_536
 
 
 @dataclass(frozen=True)
 class Split:
-    """N examples in order of cut, user and item: `users` (N,) a number per user; `features` (N, F), `labels` (N,).
+    """N examples in order of cut, user and item. `lists` and `items` (N,) are numbers, `labels` (N,) 0 or 1, `kinds`
+    (N,) of events as bits, `ratings` (N,) NaN where there is none; `features` (N, F).
 
     Views of a mapped file, not to be written to.
     """
 
-    users: npt.NDArray[np.int32]
-    features: Floats
+    lists: Ints
+    items: Ints
     labels: Floats
+    kinds: Ints
+    ratings: Floats
+    features: Floats
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,11 +65,11 @@ class Split:
         return mean, np.sqrt(squares / len(self))
 
 
-def write(rows: Dataset, folder: Path) -> None:
-    """Put the splits into FOLDER/examples.arrow, one record batch each: 4 F + 8 bytes per example.
+def write(rows: Dataset, folder: Path) -> Keys:
+    """Put the splits into FOLDER/examples.arrow, one record batch each: 4 F + 20 bytes per example; returns their keys.
 
-    `rows` are those of one version of the table, with split, cut_date, user_id, item_id, label and features. They are
-    read twice, keys first. Memory: 130 MB and 70 bytes per example (10 million: 0.8 GB), but no feature beyond a block
+    `rows` are those of one version of the table. They are read twice, keys first. Memory: 130 MB and 90 bytes per
+    example (10 million: 1 GB), but no feature beyond a block
     at a time; the folder holds the features twice for a moment.
     Raises BadInput where a split has no positive, or features of another length than FEATURES.
     """
@@ -81,9 +91,10 @@ def write(rows: Dataset, folder: Path) -> None:
         train = int(keys.trains.sum())
         for part in (slice(0, train), slice(train, None)):
             values = pa.FixedSizeListArray.from_arrays(pa.array(features[part].reshape(-1)), len(FEATURES))
-            columns = [pa.array(keys.users[part]), pa.array(keys.labels[part]), values]
-            writer.write_batch(pa.record_batch(columns, schema=_SCHEMA))
+            columns = [pa.array(column[part]) for column in (keys.lists, keys.items, *keys.told)]
+            writer.write_batch(pa.record_batch([*columns, values], schema=_SCHEMA))
     scratch.unlink()
+    return keys
 
 
 def mapped_splits(folder: Path) -> tuple[Split, Split]:
@@ -95,27 +106,38 @@ def mapped_splits(folder: Path) -> tuple[Split, Split]:
 
 def _split(batch: pa.RecordBatch) -> Split:
     features = batch["features"].flatten().to_numpy().reshape(-1, len(FEATURES))
-    return Split(users=batch["user"].to_numpy(), features=features, labels=batch["label"].to_numpy())
+    lists, items, labels, kinds, ratings = (batch[name].to_numpy() for name in _SCHEMA.names[:-1])
+    return Split(lists, items, labels, kinds, ratings, features)
 
 
 @dataclass(frozen=True)
-class _Keys:
-    """Of each row as it comes its `place` in the file; in the order of the file its user, label and split."""
+class Keys:
+    """Of each row as it comes its `place` in the file. In the file's order: whether it `trains`; its cut, user and item
+    by number in `cut_dates`, `user_ids` and `item_ids`, which ascend; its list; and the other columns `told`."""
 
     place: npt.NDArray[np.int64]
-    users: npt.NDArray[np.int32]
-    labels: Floats
     trains: npt.NDArray[np.bool_]
+    cuts: Ints
+    users: Ints
+    items: Ints
+    cut_dates: pa.Array
+    user_ids: pa.Array
+    item_ids: pa.Array
+    lists: Ints
+    told: tuple[npt.NDArray[np.number], ...]
 
 
-def _canonical(rows: Dataset) -> _Keys:
+def _canonical(rows: Dataset) -> Keys:
     names = ["cut_date", "user_id", "item_id"]
     keys: dict[str, list[pa.DictionaryArray]] = {name: [] for name in names}
-    labels, trains = [np.empty(0, np.float32)], [np.empty(0, np.bool_)]
-    for batch in _batches(rows, ["split", "label", *names]):
+    labels, kinds, ratings = [np.empty(0, np.float32)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
+    trains = [np.empty(0, np.bool_)]
+    for batch in _batches(rows, ["split", "label", "kinds", "rating", *names]):
         for name, found in keys.items():
             found.append(batch[name].dictionary_encode())
         labels.append(batch["label"].to_numpy(zero_copy_only=False).astype(np.float32))
+        kinds.append(_bits(batch["kinds"]))
+        ratings.append(pc.fill_null(batch["rating"], np.nan).to_numpy(zero_copy_only=False).astype(np.float32))
         trains.append(pc.equal(batch["split"], "train").to_numpy(zero_copy_only=False))
     label, train = np.concatenate(labels), np.concatenate(trains)
     for name, chosen in (("train", train), ("valid", ~train)):
@@ -123,21 +145,35 @@ def _canonical(rows: Dataset) -> _Keys:
             raise BadInput(
                 f"ranker_examples: no {name} example with an action; run ranker_examples for this date first"
             )
-    cuts, users, items = (_ranks(keys.pop(name)) for name in names)
+    (cuts, cut_dates), (users, user_ids), (items, item_ids) = (_ranks(keys.pop(name)) for name in names)
     order = np.lexsort((items, users, cuts, ~train))
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
-    return _Keys(place, users[order], label[order], train[order])
+    train, cuts, users = train[order], cuts[order], users[order]
+    begins = np.zeros(len(order), np.int32)
+    for part in (train, cuts, users):
+        begins[1:] |= np.diff(part) != 0
+    told = (label[order], np.concatenate(kinds)[order], np.concatenate(ratings)[order])
+    lists = np.cumsum(begins, dtype=np.int32)
+    return Keys(place, train, cuts, users, items[order], cut_dates, user_ids, item_ids, lists, told)
 
 
-def _ranks(chunks: list[pa.DictionaryArray]) -> npt.NDArray[np.int32]:
-    """A number per value, in the order of the values: four bytes where an id takes ten times that."""
+def _bits(kinds: pa.ListArray) -> Ints:
+    """Each row's event types as bits; unknown ones are left out."""
+    codes = pc.index_in(kinds.flatten(), value_set=pa.array(EVENT_TYPES)).fill_null(-1).to_numpy()
+    rows = np.repeat(np.arange(len(kinds)), kinds.value_lengths().fill_null(0).to_numpy())
+    return np.bincount(rows, np.where(codes < 0, 0, _BITS[codes]), len(kinds)).astype(np.int32)
+
+
+def _ranks(chunks: list[pa.DictionaryArray]) -> tuple[Ints, pa.Array]:
+    """A number per value, in the order of the values: four bytes where an id takes ten times that; and the values."""
     unified = pa.chunked_array(chunks).unify_dictionaries().chunks
-    order = pc.array_sort_indices(unified[0].dictionary).to_numpy()
+    values = unified[0].dictionary
+    order = pc.array_sort_indices(values)
     ranks = np.empty(len(order), np.int32)
-    ranks[order] = np.arange(len(order), dtype=np.int32)
+    ranks[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
     codes: npt.NDArray[np.int32] = np.concatenate([chunk.indices.to_numpy() for chunk in unified])
-    return ranks[codes]
+    return ranks[codes], values.take(order)
 
 
 def _batches(rows: Dataset, columns: list[str]) -> Iterator[pa.RecordBatch]:

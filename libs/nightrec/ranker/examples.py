@@ -14,16 +14,26 @@ _BUCKETS = 1_000_000
 
 
 def acted(users: DataFrame, events: DataFrame) -> DataFrame:
-    """What users known at the cut did after it: per user_id the distinct items `acted` on with a weight above 0.
+    """What users known at the cut did after it: per user_id a map `acted` from each item acted on with a weight above 0
+    to the event types (`kinds`, sorted) and the latest `rating`, null without one.
 
     `users` are USER_PROFILES of the cut, `events` clean events that arrived in the horizon after it. Users without an
     event up to the cut are left out: their features say nothing, and training on them lowered the quality for others.
     """
     known = users.where(F.col("event_count") > 0).select("user_id")
-    return (
+    rated = (F.col("event_type") == "rating") & F.col("value").isNotNull()
+    pairs = (
         events.where(F.col("weight") > 0)
-        .groupBy("user_id")
-        .agg(F.collect_set("item_id").alias("acted"))
+        .repartition("user_id")  # the second grouping then needs no shuffle
+        .groupBy("user_id", "item_id")
+        .agg(
+            F.sort_array(F.collect_set("event_type")).alias("kinds"),
+            F.max(F.when(rated, F.struct("event_ts", "value")))["value"].alias("rating"),
+        )
+    )
+    return (
+        pairs.groupBy("user_id")
+        .agg(F.map_from_entries(F.collect_list(F.struct("item_id", F.struct("kinds", "rating")))).alias("acted"))
         .join(known, "user_id", "left_semi")
     )
 
@@ -38,8 +48,13 @@ def examples(
     chosen by a hash of user, item and seed; the valid split keeps all, so that its figures are those of whole lists.
     """
     known = candidates.where(F.col("features").isNotNull())
-    label = F.array_contains("acted", F.col("item_id")).cast("float")
-    labelled = known.join(acted, known["list_key"] == acted["user_id"]).withColumn("label", label)
+    joined = known.join(acted, known["list_key"] == acted["user_id"])
+    did = joined.withColumn("_did", F.try_element_at("acted", F.col("item_id")))
+    labelled = did.withColumns({
+        "label": F.col("_did").isNotNull().cast("float"),
+        "kinds": F.coalesce(F.col("_did.kinds"), F.array().cast("array<string>")),
+        "rating": F.col("_did.rating"),
+    })
     kept = labelled if split == "valid" else labelled.where((F.col("label") == 1) | _drawn(negatives_share, seed))
     fixed = {"as_of_date": F.lit(as_of), "cut_date": F.lit(cut), "split": F.lit(split)}
     return kept.withColumns(fixed).select(RANKER_EXAMPLES.names)

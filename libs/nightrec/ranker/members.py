@@ -8,41 +8,76 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
+import torch
 import xgboost
 
-from nightrec.ranker import kernel, trees
+from nightrec.features import FEATURES
+from nightrec.ranker import kernel, model, trees
 from nightrec.ranker.blend import Blend
+from nightrec.ranker.heads import Given, Head
+from nightrec.ranker.kinds import Kind, worth
 from nightrec.ranker.model import BESIDE
 
-_TREES, _WEIGHT, _SIGMOID = BESIDE
+_TREES, _WEIGHT, _SIGMOID, _KIND = BESIDE
 Doubles = npt.NDArray[np.float64]
+
+# Scores are rounded, so that the last bits of a sum, which depend on the processor, cannot decide between two items
+# that are alike; and probabilities kept off 0 and 1.
+_DIGITS = 7
+_SMALLEST = 10.0**-_DIGITS
 
 
 @dataclass(frozen=True)
 class Members:
-    """A ranker ready to score."""
+    """A ranker ready to score. The perceptron over the features is `compiled`; a head that reads vectors is as torch
+    has it, in double precision."""
 
-    network: kernel.Compiled
+    network: kernel.Compiled | Head
     trees: Mapping[str, xgboost.Booster]
     blend: Blend
+    kinds: Mapping[str, Kind]
 
-    def probabilities(self, features: npt.NDArray[np.float32]) -> Doubles:
-        """(N, F) features to (N,) probabilities; members without a weight are not asked."""
+    def scores(
+        self, features: npt.NDArray[np.float32], vectors: Given | None, values: Mapping[str, float]
+    ) -> Doubles:
+        """(N,): the expected value of each candidate by `values` of kinds of event; without any, the probability of
+        an action, rounded and in (0, 1)."""
+        any_action = self.probabilities(features, vectors)
+        if values:
+            return worth(self.kinds, values, features, any_action).round(_DIGITS)
+        return any_action.round(_DIGITS).clip(_SMALLEST, 1 - _SMALLEST)
+
+    def probabilities(self, features: npt.NDArray[np.float32], vectors: Given | None = None) -> Doubles:
+        """(N, F) features to (N,) probabilities; members without a weight are not asked. `vectors` are for heads that
+        read them."""
         scores: dict[str, Doubles] = {}
         for member in self.blend.weight:
             if member in self.trees:
                 scores[member] = trees.margins(self.trees[member], features)
+            elif member in FEATURES:
+                scores[member] = features[:, FEATURES.index(member)].astype(np.float64)
             else:
-                scores[member] = self.network.logits(features)
+                scores[member] = self._network(features, vectors)
         return self.blend.probabilities(scores)
 
+    def _network(self, features: npt.NDArray[np.float32], vectors: Given | None) -> Doubles:
+        if isinstance(self.network, kernel.Compiled):
+            return self.network.logits(features)
+        assert vectors is not None
+        with torch.inference_mode():
+            found: Doubles = self.network.scores(vectors).numpy()
+        return found
 
-def packed(network: bytes, trees: Mapping[str, bytes], blend: Blend) -> bytes:
+
+def packed(network: bytes, trees: Mapping[str, bytes], blend: Blend, kinds: Mapping[str, Kind]) -> bytes:
     """The file's bytes; `network` as of `model.dumped`, `trees` by kind as of `trees.trained`."""
     tensors = safetensors.numpy.load(network)
     tensors |= {f"{_TREES}{kind}": np.frombuffer(model, np.uint8) for kind, model in trees.items()}
     tensors |= {f"{_WEIGHT}{member}": np.array(weight) for member, weight in blend.weight.items()}
     tensors[_SIGMOID] = np.array([blend.slope, blend.offset])
+    tensors |= {
+        f"{_KIND}{name}": np.concatenate([kind.weights, [kind.slope, kind.offset]]) for name, kind in kinds.items()
+    }
     return safetensors.numpy.save(tensors)
 
 
@@ -57,4 +92,11 @@ def unpacked(blob: bytes) -> Members:
         for name, value in tensors.items()
         if name.startswith(_TREES)
     }
-    return Members(kernel.compiled(network), boosters, Blend(weight, slope, offset))
+    kinds = {
+        name.removeprefix(_KIND): Kind(value[:-2], float(value[-2]), float(value[-1]))
+        for name, value in tensors.items()
+        if name.startswith(_KIND)
+    }
+    head = model.loaded(blob)
+    scorer = head.double() if head.reads_vectors else kernel.compiled(network)
+    return Members(scorer, boosters, Blend(weight, slope, offset), kinds)

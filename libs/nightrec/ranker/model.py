@@ -1,9 +1,8 @@
-"""The ranking network and its weights on disk. Letters: B batch, F features, H width of a hidden layer."""
+"""What training does to a network's weights, and the weights on disk. Letters: B batch, H width of a hidden layer."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,73 +14,44 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nightrec.errors import NightrecError
+from nightrec.ranker import heads
+from nightrec.ranker.heads import ATTENTION, Head, Network
 
 # What `members` puts beside the network: trees by kind, each member's weight, the sigmoid.
-BESIDE = ("trees.", "weight.", "sigmoid")
-
-
-class Network(nn.Module):
-    """A multilayer perceptron: (B, F) features to (B,) logits; the sigmoid of a logit is the probability of an action.
-
-    It carries what turns raw features into its input, so weights and constants cannot be parted: `mean` and `std` (F,)
-    of the training examples, and `shift`, the logarithm of the share of negatives that training kept. Training sees
-    too few negatives; added to the logit, the shift gives the odds among all candidates (King & Zeng 2001, "Logistic
-    Regression in Rare Events Data", prior correction).
-    """
-
-    mean: Tensor
-    std: Tensor
-    shift: Tensor
-
-    def __init__(self, mean: Tensor, std: Tensor, shift: Tensor, hidden: Sequence[int]) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-        # A feature that never varies in training has no scale; dividing by 1 leaves it at 0.
-        self.register_buffer("std", torch.where(std > 1e-6, std, torch.ones_like(std)))
-        self.register_buffer("shift", shift)
-        widths = [len(mean), *hidden]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
-        self.output = nn.Linear(widths[-1], 1)
-
-    def forward(self, features: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-        """(B, F) to (B,) logits. While training, `masks` holds one (B, H) dropout mask per hidden layer, or none."""
-        x = (features - self.mean) / self.std
-        for n, layer in enumerate(self.layers):
-            x = torch.relu(layer(x))
-            if masks:
-                x = x * masks[n]
-        logits: Tensor = self.output(x).squeeze(-1)
-        return logits if self.training else logits + self.shift
+BESIDE = ("trees.", "weight.", "sigmoid", "kind.")
+# The tensor that names the head, in UTF-8.
+_HEAD = "head"
 
 
 class DropoutMasks:
     """Per step one (B, H) mask per hidden layer: 0 with probability `dropout`, else 1 / (1 - dropout).
 
-    Each row of the whole batch has its own stretch of one counter-based stream (Philox; Salmon et al. 2011, "Parallel
-    random numbers: as easy as 1, 2, 3"), so a process draws only `rows`, the part of the batch that it takes, and the
-    number of processes changes nothing. Drawing the whole batch took a third of a step. 16 bits decide: probabilities
-    are multiples of 1/65536.
+    Each row of all that train has its own stretch of one counter-based stream (Philox; Salmon et al. 2011, "Parallel
+    random numbers: as easy as 1, 2, 3"), so a process draws only for the rows that it takes, and the number of
+    processes changes nothing. Drawing the whole batch took a third of a step. 16 bits decide: probabilities are
+    multiples of 1/65536.
     """
 
-    def __init__(self, hidden: Sequence[int], dropout: float, batch: int, rows: range, seed: int) -> None:
-        self._hidden, self._dropout, self._rows = hidden, dropout, len(rows)
+    def __init__(self, hidden: Sequence[int], dropout: float, seed: int) -> None:
+        self._hidden, self._dropout = hidden, dropout
         self._blocks = -(-sum(hidden) // 16)  # Philox gives 256 bits at a time
-        self._skip = (batch - len(rows)) * self._blocks
-        self._stream = np.random.Philox(key=seed).advance(rows.start * self._blocks)
+        self._stream = np.random.Philox(key=seed)
 
-    def draw(self) -> list[Tensor]:
-        """The masks of the next step; none without dropout."""
+    def draw(self, rows: range, of: int) -> list[Tensor]:
+        """The masks of some rows of the next step, which has `of` of them; none without dropout."""
         if self._dropout == 0:
             return []
-        drawn = self._stream.random_raw(self._rows * self._blocks * 4).view(np.uint16).reshape(self._rows, -1)
-        self._stream.advance(self._skip)
+        self._stream.advance(rows.start * self._blocks)
+        drawn = self._stream.random_raw(len(rows) * self._blocks * 4).view(np.uint16)
+        drawn = drawn.reshape(len(rows), self._blocks * 16)
+        self._stream.advance((of - rows.stop) * self._blocks)
         # As bytes: multiplying floats by booleans would convert them one by one.
         kept = torch.from_numpy((drawn >= round(self._dropout * 65536)).view(np.uint8))
         masks = kept[:, : sum(self._hidden)].float() / (1 - self._dropout)
         return list(torch.split(masks, list(self._hidden), dim=1))
 
 
-def flattened(network: Network) -> tuple[nn.Parameter, Tensor]:
+def flattened(network: Head) -> tuple[nn.Parameter, Tensor]:
     """All weights of a network as one vector, and their gradient as another, of which its own become views.
 
     One message per step then averages them, and one kernel updates them: six of each took longer than the arithmetic.
@@ -96,24 +66,41 @@ def flattened(network: Network) -> tuple[nn.Parameter, Tensor]:
     return flat, gradient
 
 
-def dumped(network: Network) -> bytes:
+def dumped(network: Head) -> bytes:
     """The network as safetensors: numbers only, nothing that could run."""
-    return safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()})
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return safetensors.torch.save(tensors | {_HEAD: torch.tensor(list(network.name.encode()), dtype=torch.uint8)})
 
 
-def loaded(weights: bytes) -> Network:
+def loaded(weights: bytes) -> Head:
     """The network of `dumped`, ready to score. Raises NightrecError where the bytes are not one."""
     try:
         # A ranker's file holds more than its network.
         every = safetensors.torch.load(weights)
         tensors = {name: value for name, value in every.items() if not name.startswith(BESIDE)}
-        hidden = [len(tensors[f"layers.{n}.bias"]) for n in range(sum(name.endswith(".bias") for name in tensors) - 1)]
-        network = Network(tensors["mean"], tensors["std"], tensors["shift"], hidden)
+        network = _empty(bytes(tensors.pop(_HEAD).tolist()).decode(), tensors)
         network.load_state_dict(tensors)
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
         told = " ".join(str(error).split())[:200]
         raise NightrecError(f"the ranker's weights cannot be read: {told}; train it again") from None
     return network.eval()
+
+
+def _empty(name: str, tensors: dict[str, Tensor]) -> Head:
+    """The head of these shapes; raises KeyError where there is none of the name."""
+    shift = tensors["shift"]
+    if name == heads.Bilinear.name:
+        return heads.Bilinear(len(tensors["matrix"]), shift)
+    if name == heads.Cosine.name:
+        return heads.Cosine(len(tensors["log_weights"]), shift)
+    hidden = [len(tensors[f"layers.{n}.bias"]) for n in range(sum(name.endswith(".bias") for name in tensors) - 1)]
+    mean, std = tensors["mean"], tensors["std"]
+    if name == heads.Product.name:
+        return heads.Product(len(mean), shift, hidden)
+    if name == heads.Attentive.name:
+        own = slice(len(mean) - ATTENTION)
+        return heads.Attentive(mean[own], std[own], shift, hidden, tensors["attention"].shape[1])
+    return {Network.name: Network}[name](mean, std, shift, hidden)
 
 
 def write(weights: bytes, file: Path) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
@@ -14,23 +18,40 @@ from pyspark.sql.pandas.functions import arrow_udf
 from nightrec.errors import NightrecError
 from nightrec.features import FEATURES
 from nightrec.ranker import model
+from nightrec.ranker.heads import Given
 from nightrec.ranker.members import Members, unpacked
+from nightrec.ranker.texts import latest
 
 # Rankers this process has loaded, by the fingerprint of their weights: a Spark worker serves many tasks.
 _LOADED: dict[str, Members] = {}
 
-# Probabilities are rounded, so that the last bits of a sum, which depend on the processor, cannot decide between two
-# items that are alike; and kept off 0 and 1.
-_DIGITS = 7
-_SMALLEST = 10.0**-_DIGITS
+# Rows that a head scores at once: 4,096 times 384 doubles are 13 MB, of users and of items each.
+_ROWS = 4_096
+_LIST = ("list_kind", "list_key")
 
 
-def scored(candidates: DataFrame, weights: str, sha256: str, feature_names: Sequence[str]) -> DataFrame:
-    """The candidates that have features, without them, with `score`, the ranker's probability of an action, in (0, 1).
+@dataclass(frozen=True)
+class Texts:
+    """The night's text vectors, of the encoder with the id `encoder`: `items` with item_id and vector; `users` with
+    user_id, vector and recent_items, newest first."""
 
-    `weights` is the safetensors file, `sha256` and `feature_names` what ranker_models records of it. The driver reads
-    and checks the file and sends it along, so executors need not reach it.
-    Raises NightrecError where the file is missing, other or broken, or the model was trained on other features.
+    encoder: str
+    items: DataFrame
+    users: DataFrame
+
+
+def scored(
+    candidates: DataFrame, weights: str, sha256: str, feature_names: Sequence[str], settings: Mapping[str, str],
+    values: Mapping[str, float], texts: Callable[[], Texts],
+) -> DataFrame:
+    """The candidates that have features, without them, with `score`: the ranker's probability of an action, in (0, 1),
+    or, with `values` by kind of event, the expected value.
+
+    `weights` is the safetensors file, `sha256`, `feature_names` and `settings` what ranker_models records of it. The
+    driver reads and checks the file and sends it along, so executors need not reach it. `texts` are asked for where the
+    ranker's head reads vectors.
+    Raises NightrecError where the file is missing, other or broken, or the model was trained on other features, or on
+    vectors of another encoder, or without an event of a kind of `values`.
     """
     if list(feature_names) != list(FEATURES):
         gone, new = sorted(set(feature_names) - set(FEATURES)), sorted(set(FEATURES) - set(feature_names))
@@ -40,31 +61,99 @@ def scored(candidates: DataFrame, weights: str, sha256: str, feature_names: Sequ
             f"the ranker {weights} was trained on other features than this version computes ({differ}); train it again"
         )
     blob = model.read(Path(weights), sha256)
-    if (width := len(model.loaded(blob).mean)) != len(FEATURES):
+    head = model.loaded(blob)
+    if (width := head.feature_count) not in (0, len(FEATURES)):
         expected = f"expected {len(FEATURES)} features, found {width}"
         raise NightrecError(f"the ranker's weights {weights}: {expected}; train it again")
+    kinds = unpacked(blob).kinds
+    if unknown := sorted(set(values) - set(kinds)):
+        raise NightrecError(
+            f"ranker.kind_values names {', '.join(unknown)}, but the ranker {weights} learned from "
+            f"{', '.join(kinds) or 'no kind of event'}; leave that out, or train it again"
+        )
+    known = candidates.where(F.col("features").isNotNull())
+    if not head.reads_vectors:
+        return with_score(known, blob, sha256, values).drop("features")
+    night = texts()
+    if night.encoder != settings["encoder"]:
+        raise NightrecError(
+            f"the ranker {weights} reads vectors of the encoder {settings['encoder']}, the night has those of "
+            f"{night.encoder}; train it again"
+        )
+    return with_score_by_list(known, blob, sha256, values, night, int(settings["attention"])).drop("features")
 
-    return with_score(candidates.where(F.col("features").isNotNull()), blob, sha256).drop("features")
 
-
-def with_score(examples: DataFrame, weights: bytes, sha256: str) -> DataFrame:
-    """`examples` with `score`: the probability that the ranker of these weights gives to their `features`."""
+def with_score(examples: DataFrame, weights: bytes, sha256: str, values: Mapping[str, float]) -> DataFrame:
+    """`examples` with `score`: what the ranker of these weights gives to their `features` (see Members.scores)."""
 
     sent = examples.sparkSession.sparkContext.broadcast(weights)  # trees take megabytes
 
-    def probabilities(batch: pa.Array) -> pa.Array:
-        return probability(_members(sent.value, sha256), batch)
+    def scores(batch: pa.Array) -> pa.Array:
+        given = batch.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+        return pa.array(_members(sent.value, sha256).scores(given.reshape(len(batch), len(FEATURES)), None, values))
 
     # Only the features travel to Python and only the scores back; the other columns stay where they are.
-    score = arrow_udf(probabilities, "double")  # type: ignore[call-overload]  # pyspark's stubs want a deprecated argument
+    score = arrow_udf(scores, "double")  # type: ignore[call-overload]  # pyspark's stubs want a deprecated argument
     return examples.withColumn("score", score("features"))
 
 
-def probability(members: Members, batch: pa.Array) -> pa.Array:
-    """(B,) probabilities of an Arrow list array of B rows of F floats, in double precision."""
-    values = batch.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    scores = members.probabilities(values.reshape(len(batch), len(members.network.mean)))
-    return pa.array(scores.round(_DIGITS).clip(_SMALLEST, 1 - _SMALLEST), pa.float64())
+def with_score_by_list(
+    candidates: DataFrame, weights: bytes, sha256: str, values: Mapping[str, float], texts: Texts, recent: int
+) -> DataFrame:
+    """`candidates` with `score` by a ranker whose head reads vectors too.
+
+    A list becomes one row beside its user's vector and `recent` latest items, which would else be repeated with each of
+    its candidates. The items' vectors, 1.5 KB each at 384 dimensions, are collected and sent once to every worker.
+    """
+    of_items = texts.items.toArrow().combine_chunks()
+    vectors = np.zeros((of_items.num_rows + 1, model.loaded(weights).vector_width), np.float32)
+    vectors[:-1] = of_items["vector"].combine_chunks().flatten().to_numpy().reshape(of_items.num_rows, -1)
+    ids = of_items["item_id"].combine_chunks().cast(pa.string())
+    sent = candidates.sparkSession.sparkContext.broadcast((weights, ids, vectors))
+
+    def scores(items: pa.Array, features: pa.Array, users: pa.Array, latest_items: pa.Array) -> pa.Array:
+        blob, known, rows = sent.value
+        places = latest(latest_items, known, max(recent, 1))
+        return by_list(_members(blob, sha256), values, known, rows, items, features, users, places)
+
+    score = arrow_udf(scores, "array<double>")  # type: ignore[call-overload]  # as above
+    others = [name for name in candidates.columns if name not in _LIST]
+    users = texts.users.select("user_id", "vector", "recent_items")
+    lists = (
+        candidates.groupBy(*_LIST)
+        .agg(F.collect_list(F.struct(*others)).alias("_rows"))
+        .join(users, F.col("list_key") == F.col("user_id"), "left")
+    )
+    found = lists.withColumn("_scores", score("_rows.item_id", "_rows.features", "vector", "recent_items"))
+    rows = found.select(*_LIST, F.inline(F.arrays_zip(F.col("_rows").alias("row"), F.col("_scores").alias("score"))))
+    return rows.select(*_LIST, "row.*", "score").select(*candidates.columns, "score")
+
+
+def by_list(
+    members: Members, values: Mapping[str, float], known: pa.Array, vectors: npt.NDArray[np.float32],
+    items: pa.ListArray, features: pa.ListArray, users: pa.ListArray, recent: npt.NDArray[np.int64],
+) -> pa.ListArray:
+    """Per list (L) the score of each of its candidates, from their `items` (ids) and `features` (F floats each),
+    the user's vector, null where there is none, and the places (L, R) of `recent` items. `vectors` (M + 1, D) are those
+    of the items `known`, and a last row of zeros, which place -1 says."""
+    bounds = np.concatenate([[0], np.cumsum(items.value_lengths().to_numpy())])
+    width = vectors.shape[1]
+    own = np.zeros((len(items), width), np.float64)
+    own[users.is_valid().to_numpy(zero_copy_only=False)] = users.drop_null().flatten().to_numpy().reshape(-1, width)
+    given = features.flatten().flatten().to_numpy().astype(np.float32, copy=False).reshape(-1, len(FEATURES))
+    rows = pc.index_in(items.flatten(), value_set=known).fill_null(-1).to_numpy()
+    found, first = [np.empty(0)], 0
+    while first < len(items):
+        # Whole lists, one at least.
+        last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + _ROWS, side="right")) - 1)
+        block = slice(bounds[first], bounds[last])
+        lists = np.repeat(np.arange(last - first), np.diff(bounds[first : last + 1]))
+        parts = (given[block], vectors[rows[block]], own[first:last], vectors[recent[first:last]])
+        inputs, of_items, of_users, of_recent = (torch.from_numpy(part.astype(np.float64)) for part in parts)
+        read = Given(inputs, of_items, torch.from_numpy(lists), of_users, of_recent)
+        found.append(members.scores(given[block], read, values))
+        first = last
+    return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), pa.array(np.concatenate(found)))
 
 
 def _members(weights: bytes, sha256: str) -> Members:

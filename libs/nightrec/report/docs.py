@@ -15,10 +15,12 @@ from typing import Any
 from nightrec import settings
 from nightrec.contract import Table
 from nightrec.pipeline import STAGES
+from nightrec.report.quality import quality
 from nightrec.tables import TABLES
 
 README = "README.md"
 RESULTS = "infra/benchmarks/results"
+JUDGED = "infra/quality"
 REFERENCE = "infra/config/reference.toml"
 _ABOUT_REFERENCE = (
     "Every setting of nightrec.toml, with its default behind a #. `nightrec init` writes this file for a log,\n"
@@ -88,10 +90,14 @@ def _grown(figure: dict[str, Any]) -> str:
 
 def results(root: Path) -> list[dict[str, Any]]:
     """The kept results of a checkout's benchmarks, by name."""
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted((root / RESULTS).glob("*.json"))]
+    return _kept(root / RESULTS)
 
 
-def readme(text: str, measured: list[dict[str, Any]]) -> str:
+def _kept(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+
+
+def readme(text: str, measured: list[dict[str, Any]], judged: list[dict[str, Any]]) -> str:
     """The README with its generated parts made anew; each stands between <!-- name --> and <!-- /name -->.
 
     Raises ValueError where a pair of marks is missing.
@@ -101,6 +107,7 @@ def readme(text: str, measured: list[dict[str, Any]]) -> str:
         "tables": tables(),
         "benchmarks": benchmarks(measured),
         "growth": growth(measured),
+        "quality": quality(judged),
     }
     for name, made in parts.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -118,7 +125,8 @@ def reference() -> str:
 def generated(root: Path) -> dict[Path, str]:
     """What each generated file of a checkout should hold."""
     file = root / README
-    return {file: readme(file.read_text(encoding="utf-8"), results(root)), root / REFERENCE: reference()}
+    text = readme(file.read_text(encoding="utf-8"), results(root), _kept(root / JUDGED))
+    return {file: text, root / REFERENCE: reference()}
 
 
 def stale(root: Path) -> list[Path]:

@@ -157,6 +157,11 @@ class Catalogue:
         return trend(self.windows, self.popularity[:, 1])
 
     @cached_property
+    def week_trend(self) -> Floats:
+        """A, the same of one week."""
+        return trend(self.windows, self.popularity[:, 1], 7)
+
+    @cached_property
     def facts(self) -> npt.NDArray[np.float64]:
         """A x item_facts.FACTS."""
         return item_facts(self)
@@ -192,9 +197,9 @@ class Catalogue:
         return Orders(np.concatenate([[0], np.cumsum(counts)]), table.col[order].astype(np.int64), scores[order])
 
 
-def trend(windows: Ints, ever: Ints) -> Floats:
-    """Per item: users of four weeks over what an item of that size has gathered, (recent + 1) / sqrt(ever + 1)."""
-    found: Floats = (windows[:, WINDOWS.index(28)] + 1) / np.sqrt(ever + 1.0)
+def trend(windows: Ints, ever: Ints, days: int = 28) -> Floats:
+    """Per item: users of the last days over what an item of that size has gathered, (recent + 1) / sqrt(ever + 1)."""
+    found: Floats = (windows[:, WINDOWS.index(days)] + 1) / np.sqrt(ever + 1.0)
     return found
 
 

@@ -36,9 +36,9 @@ def features(lists: Lists, items: Catalogue, rows: Ints, columns: Ints, nominate
     parts: list[npt.NDArray[np.number]] = []
     for source in SCORED:
         parts.append(_within(given[source], offsets))
-    trend = items.trend[columns]
-    for source in RISING:
-        parts.append(_within(np.where(given[source] > 0, given[source] * trend, given[source]), offsets))
+    for trend in (items.trend[columns], items.week_trend[columns]):
+        for source in RISING:
+            parts.append(_within(np.where(given[source] > 0, given[source] * trend, given[source]), offsets))
     parts += [
         items.facts[columns], user_facts(lists, items)[rows], own(lists, items, offsets, rows, columns),
         _category_shares(lists, items, offsets, columns)[:, None], nominated[:, None],

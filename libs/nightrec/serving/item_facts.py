@@ -29,7 +29,7 @@ def item_facts(items: Catalogue) -> Doubles:
         percentiles(items.age),
         percentiles(items.idle),
         percentiles(items.trend),
-        percentiles((week + 1) / np.sqrt(ever + 1)),
+        percentiles(items.week_trend),
         np.log((week + 1) / (month + 4)),
         items.repeat_users / np.maximum(ever, 1),
         np.log1p(items.gap),

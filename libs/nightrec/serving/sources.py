@@ -195,5 +195,5 @@ NOMINATE: dict[str, Source] = {
 RISING: dict[str, Source] = {
     "als": als_rising,
     "neighbour_users": neighbour_users(is_rising=True),
-    **{source: neighbours(source, is_rising=True) for source in ("cooccurrence", "bm25", "linear", "transitions")},
+    **{source: neighbours(source, is_rising=True) for source in ("cooccurrence", "linear", "transitions")},
 }

@@ -14,12 +14,14 @@ import pytest
 from nightrec.errors import BadInput
 from nightrec.features import FEATURES
 from nightrec.ranker.dataset import mapped_splits, write
+from nightrec.tables import EVENT_TYPES
 
-EARLY, LATE, VALID = dt.date(2026, 1, 13), dt.date(2026, 1, 27), dt.date(2026, 2, 10)
+EARLY, LATER, LATE, VALID = dt.date(2026, 1, 13), dt.date(2026, 1, 20), dt.date(2026, 1, 27), dt.date(2026, 2, 10)
 # In canonical order. The first feature is the row's number, the others are its hundredth.
 ROWS = [
     ("train", EARLY, "u10", "i1", 0.0),
     ("train", EARLY, "u2", "i1", 1.0),  # ids are strings: u10 before u2
+    ("train", LATER, "u2", "i1", 0.0),  # the same user's list at the next cut
     ("train", LATE, "u10", "i1", 0.0),  # a later cut comes after every user of an earlier one
     ("train", LATE, "u10", "i2", 1.0),
     ("valid", VALID, "u1", "i9", 0.0),
@@ -33,6 +35,8 @@ def table(rows: list[tuple[str, dt.date, str, str, float]], width: int = len(FEA
     features = [[float(ROWS.index(row)), *[ROWS.index(row) / 100] * (width - 1)] for row in rows]
     return pa.table({
         **{name: list(values) for name, values in columns.items()},
+        "kinds": [["view", "rating"] if row[4] else [] for row in rows],
+        "rating": pa.array([float(row[3][1:]) if row[4] else None for row in rows], pa.float64()),
         "features": pa.array(features, pa.list_(pa.float32())),
     })
 
@@ -49,21 +53,26 @@ def test_the_order_is_canonical_whatever_the_files(tmp_path: Path, group: int, s
 
     train, valid = mapped_splits(out)
 
-    assert [len(train), len(valid)] == [4, 3]
-    for split, first in ((train, 0), (valid, 4)):
+    assert [len(train), len(valid)] == [5, 3]
+    for split, first in ((train, 0), (valid, 5)):
         rows = ROWS[first : first + len(split)]
         assert split.labels.tolist() == [row[4] for row in rows]
         assert split.features[:, 0].tolist() == list(range(first, first + len(split)))
         np.testing.assert_allclose(split.features[:, 1:] * 100, split.features[:, :1].repeat(len(FEATURES) - 1, 1))
-        users = [row[2] for row in rows]
-        assert [split.users[a] == split.users[b] for a in range(len(users)) for b in range(len(users))] == [
-            a == b for a in users for b in users
+        # A list is a cut's and a user's: u2's of two cuts touch.
+        lists = [row[1:3] for row in rows]
+        assert [bool(a == b) for a in split.lists for b in split.lists] == [a == b for a in lists for b in lists]
+        assert (np.diff(split.lists) >= 0).all()
+        assert [{0: "i1", 1: "i2", 2: "i9"}[item] for item in split.items] == [row[3] for row in rows]
+        assert [[EVENT_TYPES[n] for n in range(9) if bits >> n & 1] for bits in split.kinds] == [
+            ["view", "rating"] if row[4] else [] for row in rows
         ]
+        np.testing.assert_array_equal(split.ratings, [float(row[3][1:]) if row[4] else np.nan for row in rows])
     # Only the file is left, and the arrays are its pages, not copies.
     assert [file.name for file in out.iterdir()] == ["examples.arrow"]
     mapped = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if str(out) in line]
     spans = [tuple(int(end, 16) for end in span.split("-")) for span in mapped]
-    for array in (train.features, valid.features, train.labels, valid.users):
+    for array in (train.features, valid.features, train.labels, valid.lists):
         assert any(start <= array.ctypes.data < end for start, end in spans)
         assert not array.flags.writeable
 
@@ -73,15 +82,15 @@ def test_scale_is_the_mean_and_population_deviation(tmp_path: Path, monkeypatch:
     write(pads.dataset(table(ROWS)), tmp_path)
     train, _ = mapped_splits(tmp_path)
     mean, std = train.scale()
-    np.testing.assert_allclose(mean[:2], [1.5, 0.015], rtol=1e-6)
-    np.testing.assert_allclose(std[:2], [np.sqrt(1.25), np.sqrt(1.25) / 100], rtol=1e-6)
+    np.testing.assert_allclose(mean[:2], [2, 0.02], rtol=1e-6)
+    np.testing.assert_allclose(std[:2], [np.sqrt(2), np.sqrt(2) / 100], rtol=1e-6)
 
 
 def test_what_cannot_be_trained_on_is_named(tmp_path: Path) -> None:
     cases = [
-        (table(ROWS[:4]), "no valid example with an action; run ranker_examples for this date first"),
-        (table(ROWS[4:]), "no train example with an action"),
-        (table([ROWS[0], *ROWS[4:]]), "no train example with an action"),  # one, but without an action
+        (table(ROWS[:5]), "no valid example with an action; run ranker_examples for this date first"),
+        (table(ROWS[5:]), "no train example with an action"),
+        (table([ROWS[0], *ROWS[5:]]), "no train example with an action"),  # one, but without an action
         (table(ROWS)[:0], "no train example"),
         (table(ROWS, width=2), f"expected {len(FEATURES)} features per example, found 2; run ranker_examples"),
     ]

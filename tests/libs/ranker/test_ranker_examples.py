@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from nightrec.ranker.examples import acted, examples, missed, positives, thinned
 from nightrec.tables import CANDIDATES, CLEAN_EVENTS, RANKER_EXAMPLES, USER_PROFILES
 
+RATED, LATE = {"event_type": "rating"}, dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
 CUT, AS_OF = dt.date(2026, 2, 24), dt.date(2026, 3, 10)
 
 
@@ -25,8 +26,11 @@ def users(rows):
 @pytest.fixture
 def events(rows):
     return rows(CLEAN_EVENTS, [
-        {"event_key": "1", "user_id": "old", "item_id": "a", "weight": 1.0},
-        {"event_key": "2", "user_id": "old", "item_id": "a", "weight": 5.0},  # twice is one positive
+        {"event_key": "1", "user_id": "old", "item_id": "a", "weight": 1.0, "event_type": "view", "value": 9.0},
+        # Again: one positive, of two kinds. The later of two ratings counts, whatever their order.
+        {"event_key": "2", "user_id": "old", "item_id": "a", "weight": 5.0, **RATED, "value": 2.0, "event_ts": LATE},
+        {"event_key": "7", "user_id": "old", "item_id": "a", "weight": 5.0, **RATED, "value": 4.0},
+        {"event_key": "8", "user_id": "old", "item_id": "a", "weight": 0.0, "event_type": "dislike"},
         {"event_key": "3", "user_id": "old", "item_id": "b", "weight": 0.0},  # an impression: seen, not acted on
         {"event_key": "4", "user_id": "old", "item_id": "never a candidate", "weight": 1.0},
         {"event_key": "5", "user_id": "new", "item_id": "a", "weight": 1.0},
@@ -50,10 +54,13 @@ def test_who_counts_and_what_is_positive(rows, users, events):
     frame = build(candidates, done)
     assert frame.columns == RANKER_EXAMPLES.names
     found = [
-        (row.user_id, row.item_id, row.label, row.cut_date, row.split, row.features)
+        (row.user_id, row.item_id, row.label, row.kinds, row.rating, row.cut_date, row.split, row.features)
         for row in frame.orderBy("item_id").collect()
     ]
-    assert found == [("old", "a", 1.0, CUT, "valid", [7.0]), ("old", "b", 0.0, CUT, "valid", [7.0])]
+    assert found == [
+        ("old", "a", 1.0, ["rating", "view"], 2.0, CUT, "valid", [7.0]),
+        ("old", "b", 0.0, [], None, CUT, "valid", [7.0]),
+    ]
     assert missed([done], found=1) == 1
 
 
@@ -64,7 +71,10 @@ def test_training_keeps_every_positive_and_a_stable_share_of_the_others(spark):
         F.lit("user").alias("list_kind"), F.lit("old").alias("list_key"), F.col("id").cast("string").alias("item_id"),
         F.array(F.lit(7.0).cast("float")).alias("features"),
     )
-    done = spark.createDataFrame([("old", [str(n) for n in range(50)])], "user_id string, acted array<string>")
+    done = spark.createDataFrame(
+        [("old", {str(n): (["view"], None) for n in range(50)})],
+        "user_id string, acted map<string, struct<kinds: array<string>, rating: double>>",
+    )
     kept = build(candidates, done, "train", 0.3).select("item_id", "label").collect()
     assert sum(row.label for row in kept) == 50
     assert 0.27 < (len(kept) - 50) / 1950 < 0.33

@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 
 from nightrec.errors import NightrecError
-from nightrec.ranker.model import DropoutMasks, Network, dumped, flattened, loaded, read, write
+from nightrec.ranker.heads import Network
+from nightrec.ranker.model import DropoutMasks, dumped, flattened, loaded, read, write
 
 
 def network(shift: float = 0.0) -> Network:
@@ -44,25 +45,28 @@ def test_the_shift_undoes_the_sampling_of_negatives():
 
 
 def test_masks_belong_to_rows_and_keep_the_mean():
-    masks = DropoutMasks((64, 32), 0.25, 4096, range(4096), seed=1).draw()
+    masks = DropoutMasks((64, 32), 0.25, seed=1).draw(range(4096), 4096)
     assert [mask.shape for mask in masks] == [(4096, 64), (4096, 32)]
     assert masks[0].unique().tolist() == pytest.approx([0, 4 / 3])
     assert [float(mask.mean()) for mask in masks] == pytest.approx([1, 1], abs=0.01)
     # no unit and no row is always in or always out
     assert all(mask.mean(dim).min() > 0 and mask.mean(dim).max() < 4 / 3 for mask in masks for dim in (0, 1))
-    assert DropoutMasks((64,), 0.0, 8, range(8), seed=1).draw() == []
+    assert DropoutMasks((64,), 0.0, seed=1).draw(range(8), 8) == []
 
 
 def test_processes_that_take_parts_of_a_batch_draw_the_masks_of_the_whole():
-    # 5 and 3 units: a row's stretch of the stream is longer than it needs
-    whole = DropoutMasks((5, 3), 0.5, 8, range(8), seed=1)
-    parts = [DropoutMasks((5, 3), 0.5, 8, range(start, start + 2), seed=1) for start in range(0, 8, 2)]
-    steps = [whole.draw() for _ in range(3)]
-    for step in steps:
-        drawn = zip(*(part.draw() for part in parts), strict=True)  # by layer
-        assert all(torch.equal(mask, torch.cat(layer)) for mask, layer in zip(step, drawn, strict=True))
-    assert not torch.equal(steps[0][0], steps[1][0])
-    assert not torch.equal(steps[0][0], DropoutMasks((5, 3), 0.5, 8, range(8), seed=2).draw()[0])
+    # 5 and 3 units: a row's stretch of the stream is longer than it needs; parts of unlike sizes, one of them empty
+    whole = DropoutMasks((5, 3), 0.5, seed=1)
+    parts = [DropoutMasks((5, 3), 0.5, seed=1) for _ in range(3)]
+    steps = []
+    for borders in ([0, 3, 3, 8], [0, 1, 4, 5], [0, 0, 2, 8]):
+        steps.append(whole.draw(range(borders[-1]), borders[-1]))
+        spans = [range(*borders[n : n + 2]) for n in range(3)]
+        drawn = [part.draw(span, borders[-1]) for part, span in zip(parts, spans, strict=True)]
+        by_layer = zip(*drawn, strict=True)
+        assert all(torch.equal(mask, torch.cat(layer)) for mask, layer in zip(steps[-1], by_layer, strict=True))
+    assert not torch.equal(steps[0][0], steps[2][0])
+    assert not torch.equal(steps[0][0], DropoutMasks((5, 3), 0.5, seed=2).draw(range(8), 8)[0])
 
 
 def test_a_masked_unit_contributes_nothing():

@@ -9,7 +9,7 @@ import torch
 
 from nightrec.errors import NightrecError
 from nightrec.features import FEATURES
-from nightrec.ranker import kernel, members, model
+from nightrec.ranker import heads, kernel, members, model
 from nightrec.ranker.blend import Blend
 from nightrec.ranker.score import scored
 from nightrec.tables import CANDIDATES
@@ -26,22 +26,26 @@ def candidates(rows):
     return rows(CANDIDATES, [*given, {"list_kind": "everyone", "list_key": "everyone", "item_id": "i0"}])
 
 
+def nothing():
+    raise AssertionError("this head reads no vectors")
+
+
 def alone(network):
     """The file of a ranker that is this network and nothing else."""
-    return members.packed(model.dumped(network), {}, Blend({"network": 1.0}, 1.0, 0.0))
+    return members.packed(model.dumped(network), {}, Blend({"network": 1.0}, 1.0, 0.0), {})
 
 
 @pytest.fixture
 def network():
-    torch.manual_seed(3)
+    torch.manual_seed(1)
     width = len(FEATURES)
-    return model.Network(torch.zeros(width), torch.ones(width), torch.tensor(-1.0), (8, 4)).eval()
+    return heads.Network(torch.zeros(width), torch.ones(width), torch.tensor(-1.0), (64, 32)).eval()
 
 
 def test_scores_are_the_bare_network_s_on_the_same_features(candidates, network, tmp_path):
     file = tmp_path / "model.safetensors"
     sha256 = model.write(alone(network), file)
-    frame = scored(candidates, str(file), sha256, list(FEATURES))
+    frame = scored(candidates, str(file), sha256, list(FEATURES), {}, {}, nothing)
     assert frame.columns == [*(name for name in CANDIDATES.names if name != "features"), "score"]
     found = {row.item_id: row.score for row in frame.select("item_id", "score").collect()}
     with torch.no_grad():
@@ -49,16 +53,16 @@ def test_scores_are_the_bare_network_s_on_the_same_features(candidates, network,
     assert found == pytest.approx({f"i{n}": value for n, value in enumerate(bare.tolist())}, abs=2e-6)
     assert len(set(found.values())) > 20
     # one row to a batch, other partitions: not one digit differs
-    again = scored(candidates.repartition(30), str(file), sha256, FEATURES)
+    again = scored(candidates.repartition(30), str(file), sha256, FEATURES, {}, {}, nothing)
     assert {row.item_id: row.score for row in again.select("item_id", "score").collect()} == found
 
 
 def test_scores_keep_off_0_and_1_and_nothing_gives_nothing(candidates, network, tmp_path):
     network.shift.fill_(-500.0)
     sha256 = model.write(alone(network), tmp_path / "low")
-    low = scored(candidates, str(tmp_path / "low"), sha256, FEATURES)
+    low = scored(candidates, str(tmp_path / "low"), sha256, FEATURES, {}, {}, nothing)
     assert {row.score for row in low.select("score").collect()} == {1e-7}
-    none = scored(candidates.limit(0), str(tmp_path / "low"), sha256, FEATURES)
+    none = scored(candidates.limit(0), str(tmp_path / "low"), sha256, FEATURES, {}, {}, nothing)
     assert none.collect() == []
 
 
@@ -66,22 +70,22 @@ def test_another_model_is_refused_before_any_row_is_scored(candidates, network, 
     file = tmp_path / "model.safetensors"
     sha256 = model.write(alone(network), file)
     with pytest.raises(NightrecError, match=r"other features than .* \(gone: age; new: als_share\)"):
-        scored(candidates, str(file), sha256, ["age", *FEATURES[1:]])
+        scored(candidates, str(file), sha256, ["age", *FEATURES[1:]], {}, {}, nothing)
     with pytest.raises(NightrecError, match="in another order"):
-        scored(candidates, str(file), sha256, FEATURES[::-1])
+        scored(candidates, str(file), sha256, FEATURES[::-1], {}, {}, nothing)
     with pytest.raises(NightrecError, match="expected sha-256 0000"):
-        scored(candidates, str(file), "0000", FEATURES)
-    narrow = model.Network(torch.zeros(2), torch.ones(2), torch.tensor(0.0), (4,))
+        scored(candidates, str(file), "0000", FEATURES, {}, {}, nothing)
+    narrow = heads.Network(torch.zeros(2), torch.ones(2), torch.tensor(0.0), (4,))
     sha256 = model.write(alone(narrow), file)
     with pytest.raises(NightrecError, match=f"expected {len(FEATURES)} features, found 2"):
-        scored(candidates, str(file), sha256, FEATURES)
+        scored(candidates, str(file), sha256, FEATURES, {}, {}, nothing)
 
 
 @pytest.mark.parametrize("hidden", [(64, 32), (8,), (5, 3, 7), (1, 130)])  # widths that do and do not divide by four
 @pytest.mark.parametrize("width", [1, 4, 27])
 def test_the_kernel_is_the_network_in_double_precision(hidden, width):
     torch.manual_seed(5)
-    bare = model.Network(torch.randn(width), torch.rand(width) + 0.5, torch.tensor(-0.7), hidden).eval()
+    bare = heads.Network(torch.randn(width), torch.rand(width) + 0.5, torch.tensor(-0.7), hidden).eval()
     network = kernel.compiled(safetensors.numpy.load(model.dumped(bare)))
     given = np.random.default_rng(6).normal(size=(300, width)).astype(np.float32)
     with torch.inference_mode():

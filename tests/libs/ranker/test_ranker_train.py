@@ -32,12 +32,16 @@ def planted(file: Path, users: int = 60, per_user: int = 20) -> Path:
     for split, cut in (("train", dt.date(2026, 2, 10)), ("valid", dt.date(2026, 2, 24))):
         values = rng.normal(size=(size, len(FEATURES))).astype(np.float32)
         chance = 1 / (1 + np.exp(-(4 * values[:, 0] - 4)))
+        labels = (rng.random(size) < chance).astype(np.float32)
         parts.append(pa.table({
             "split": [split] * size,
             "cut_date": [cut] * size,
             "user_id": [f"u{n // per_user:03}" for n in range(size)],
             "item_id": [f"i{n % per_user:03}" for n in range(size)],
-            "label": pa.array((rng.random(size) < chance).astype(np.float32)),
+            "label": labels,
+            "kinds": pa.array([[]] * size, pa.list_(pa.string())),
+            # A rating where the user acted on it, as high as the second feature.
+            "rating": pa.array(3 + values[:, 1].astype(float), mask=labels == 0),
             "features": pa.array(list(values), pa.list_(pa.float32())),
         }))
     table = pa.concat_tables(parts)
@@ -53,13 +57,15 @@ def examples(tmp_path_factory) -> Path:
 
 
 def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS, trees=None):
-    trainer = partial(train, partial(pads.dataset, file), settings, trees or {})
+    trainer = partial(train, partial(pads.dataset, file), settings, trees or {}, None)
     return on_executors(spark, trainer, processes, 60)
 
 
-def test_one_and_two_processes_walk_the_same_path(spark, examples, tmp_path):
+@pytest.mark.parametrize("loss", ["binary", "both"])
+def test_one_and_two_processes_walk_the_same_path(spark, examples, tmp_path, loss):
     """Dropout on. Tolerance 1e-4: sums of 128 and 256 float32 terms differ by less than 1e-6 a step."""
-    one, two = run(spark, examples, 1), run(spark, examples, 2)
+    settings = SETTINGS.model_copy(update={"loss": loss, "popularity_correction": 0.1})
+    one, two = run(spark, examples, 1, settings), run(spark, examples, 2, settings)
     assert len(one) == 1 and len(two) == 2
     assert two[0].epochs == two[1].epochs
     for a, b in zip(one[0].epochs, two[0].epochs, strict=True):
@@ -70,7 +76,7 @@ def test_one_and_two_processes_walk_the_same_path(spark, examples, tmp_path):
     shuffled = tmp_path / "again.parquet"
     table = pq.read_table(examples)
     pq.write_table(table.take(np.random.default_rng(6).permutation(len(table))), shuffled)
-    assert run(spark, shuffled, 2)[0] == two[0]
+    assert run(spark, shuffled, 2, settings)[0] == two[0]
 
 
 def test_ranks_map_one_file_and_leave_nothing_behind(spark, examples, tmp_path):
@@ -79,7 +85,7 @@ def test_ranks_map_one_file_and_leave_nothing_behind(spark, examples, tmp_path):
 
         tempfile.tempdir = str(tmp_path)
         try:
-            train, valid = splits(partial(pads.dataset, examples))
+            train, valid, _ = splits(partial(pads.dataset, examples))
         finally:
             tempfile.tempdir = None
         maps = Path("/proc/self/maps").read_text().splitlines()
@@ -106,6 +112,22 @@ def test_it_learns_what_was_planted_and_stops_early(spark, examples):
     assert net(low[None]).item() + 4 < net(high[None]).item()
 
 
+@pytest.mark.parametrize("loss", ["pairwise", "listwise", "squared"])
+def test_every_loss_learns_what_was_planted_for_it(spark, examples, loss):
+    settings = SETTINGS.model_copy(update={"epochs": 30, "learning_rate": 1e-2, "dropout": 0.0, "loss": loss})
+    trained = run(spark, examples, 2, settings)[0]
+    best = trained.epochs[trained.best_epoch - 1]
+    assert best["valid_loss"] < trained.epochs[0]["valid_loss"]
+    net = model.loaded(trained.network)
+    ends = model.torch.zeros(4, len(FEATURES))
+    ends[0, 0], ends[1, 0], ends[2, 1], ends[3, 1] = -1, 1, -1, 1
+    low, high, bad, good = net(ends).tolist()
+    if loss == "squared":  # ratings are 3 + the second feature: by their mean alone the error is 1
+        assert best["valid_loss"] < 0.7 and [bad, good] == pytest.approx([2, 4], abs=0.7)
+    else:
+        assert best["valid_ndcg"] > 0.8 and high - low > 3
+
+
 def test_the_message_of_a_failing_rank_reaches_the_driver(spark):
     def one_fails():
         import horovod.torch as hvd
@@ -123,13 +145,11 @@ def test_the_message_of_a_failing_rank_reaches_the_driver(spark):
 
 
 def test_a_user_s_mistake_keeps_its_class(spark, examples, tmp_path):
-    with pytest.raises(UsageError, match=r"ranker.batch = 255 does not divide by horovod.processes = 2"):
-        run(spark, examples, 2, SETTINGS.model_copy(update={"batch": 255}))
     table = pq.read_table(examples)
     pq.write_table(table.filter(pa.compute.equal(table["split"], "train")), tmp_path / "train_only.parquet")
     with pytest.raises(BadInput, match="no valid example with an action"):
         run(spark, tmp_path / "train_only.parquet", 2)
-    narrow = table.set_column(5, "features", pa.array([[0.0]] * len(table), pa.list_(pa.float32())))
+    narrow = table.set_column(7, "features", pa.array([[0.0]] * len(table), pa.list_(pa.float32())))
     pq.write_table(narrow, tmp_path / "narrow.parquet")
     with pytest.raises(BadInput, match=rf"expected {len(FEATURES)} features per example, found 1; run ranker_examples"):
         run(spark, tmp_path / "narrow.parquet", 2)

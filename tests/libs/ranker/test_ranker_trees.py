@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from nightrec.config import Ranker
 from nightrec.features import FEATURES
-from nightrec.ranker import kernel, members, model, trees
+from nightrec.ranker import heads, kernel, members, model, trees
 from nightrec.ranker.blend import Blend, sigmoid
 from nightrec.tables import RANKER_EXAMPLES
 
@@ -53,7 +53,7 @@ def test_both_kinds_find_what_was_planted_whatever_the_order(planted: DataFrame,
         scores = trees.margins(trees.loaded(blob), values)
         assert scores[acted].min() > scores[~acted].max(), kind
     # A logarithm of odds: its sigmoid is near the label.
-    assert np.abs(sigmoid(trees.margins(trees.loaded(models["binary"]), values)) - acted).max() < 0.3
+    assert np.abs(sigmoid(trees.margins(trees.loaded(models["binary"]), values)) - acted).mean() < 0.1
     again = trees.trained(planted.orderBy(F.rand(5)).repartition(5), SETTINGS, 2)
     for kind, blob in models.items():
         assert (trees.margins(trees.loaded(again[kind]), values) == trees.margins(trees.loaded(blob), values)).all()
@@ -62,10 +62,10 @@ def test_both_kinds_find_what_was_planted_whatever_the_order(planted: DataFrame,
 def test_a_ranker_comes_back_from_its_file(planted: DataFrame, values: np.ndarray) -> None:
     torch.manual_seed(1)
     width = len(FEATURES)
-    network = model.dumped(model.Network(torch.zeros(width), torch.ones(width), torch.tensor(0.0), (8,)))
+    network = model.dumped(heads.Network(torch.zeros(width), torch.ones(width), torch.tensor(0.0), (8,)))
     models = trees.trained(planted, SETTINGS, 1)
     blend = Blend({"network": 0.5, "binary": 0.25, "ranking": 2.0}, slope=1.5, offset=-0.5)
-    found = members.unpacked(members.packed(network, models, blend))
+    found = members.unpacked(members.packed(network, models, blend, {}))
     assert found.blend == blend
     scores = {kind: trees.margins(trees.loaded(blob), values) for kind, blob in models.items()}
     scores["network"] = kernel.compiled(members.safetensors.numpy.load(network)).logits(values)
@@ -74,4 +74,4 @@ def test_a_ranker_comes_back_from_its_file(planted: DataFrame, values: np.ndarra
     # Rows do not depend on those beside them.
     assert (found.probabilities(values[7:9]) == found.probabilities(values)[7:9]).all()
     # The network alone is read from the same file.
-    assert len(model.loaded(members.packed(network, models, blend)).mean) == width
+    assert len(model.loaded(members.packed(network, models, blend, {})).mean) == width

@@ -16,6 +16,7 @@ from nightrec.settings import literal, toml
 from nightrec.tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[3]
+PARTS = ("stages", "tables", "benchmarks", "growth", "quality")
 
 
 def test_nothing_generated_is_stale() -> None:
@@ -24,7 +25,7 @@ def test_nothing_generated_is_stale() -> None:
 
 def test_a_stale_readme_is_found(tmp_path: Path) -> None:
     (tmp_path / "infra/config").mkdir(parents=True)
-    marks = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in ("stages", "tables", "benchmarks", "growth"))
+    marks = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n" for name in PARTS)
     (tmp_path / "README.md").write_text(marks, encoding="utf-8")
     assert docs.stale(tmp_path) == [tmp_path / "README.md", tmp_path / "infra/config/reference.toml"]
     for file, text in docs.generated(tmp_path).items():
@@ -34,7 +35,7 @@ def test_a_stale_readme_is_found(tmp_path: Path) -> None:
     assert all(f"| `{stage.name}` | {stage.rhythm} |" in text for stage in STAGES)
     assert all(f"| `{table.name}` | {table.grain} |" in text for table in TABLES)
     with pytest.raises(ValueError, match="no <!-- stages -->"):
-        docs.readme("nothing to fill", [])
+        docs.readme("nothing to fill", [], [])
 
 
 def test_what_was_measured_is_told_with_the_reason_of_a_miss() -> None:

@@ -102,13 +102,16 @@ def raw(row: dict[str, Any], source: str, item: dict[str, Any], near: Any, segme
 
 def test_scores_within_the_list(found: dict[tuple[int, str], dict[str, float]]) -> None:
     items, near, segments, lists = world()
-    trend = {item["id"]: (item["windows"][3] + 1) / math.sqrt(item["users"] + 1) for item in items}
+    # Place of the window of each trend: four weeks, one.
+    trends = {"rising": 3, "week": 1}
     for number, row in enumerate(lists):
         shown = [item for item in items if (number, item["id"]) in found]
-        for source in (*SCORED, *(f"{source}_rising" for source in RISING)):
-            plain = source.removesuffix("_rising")
+        for source in (*SCORED, *(f"{source}_{trend}" for source in RISING for trend in trends)):
+            plain = source.removesuffix("_rising").removesuffix("_week")
             values = {item["id"]: raw(row, plain, item, near, segments) for item in shown}
             if plain != source:
+                window = trends[source.rsplit("_", 1)[1]]
+                trend = {item["id"]: (item["windows"][window] + 1) / math.sqrt(item["users"] + 1) for item in items}
                 values = {name: value * trend[name] if value > 0 else value for name, value in values.items()}
             numbers = np.array([*values.values()])
             spread = numbers.std()
