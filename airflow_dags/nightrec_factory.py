@@ -2,7 +2,7 @@
 
 Set-up of an Airflow that runs them (its own environment: `make airflow-install`):
 
-    spark-submit on the PATH of the workers, from the jobs' environment (PATH=.../.venv/bin:$PATH)
+    spark-submit and nightrec on the PATH of the workers, from the jobs' environment (PATH=.../.venv/bin:$PATH)
     airflow connections add spark_default --conn-type spark --conn-host 'local[*]'   (or spark://host:7077, yarn ...)
     airflow pools set nightrec_warehouse 1 'one writer per warehouse'
     NIGHTREC_CONFIG=/path/of/the/deployment/nightrec.toml in the environment of scheduler, DAG processor and workers
@@ -16,12 +16,13 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
@@ -37,17 +38,25 @@ DEFAULTS = {"owner": "recommendations", "retries": 2, "retry_delay": timedelta(m
 NIGHT = "night(params.date, logical_date | default(none))"
 
 
-class NightrecJob(SparkSubmitOperator):
-    """A spark-submit. No retry mends exit codes 2 (usage), 3 (bad input), 4 (audit refused): it then fails at once."""
+class _FailsForGood:
+    """No retry mends exit codes 2 (usage), 3 (bad input), 4 (audit refused): such a task fails at once."""
 
     def execute(self, context: Any) -> None:
         """Run it; an outside failure (exit code 1) is retried as the DAG says."""
         try:
-            super().execute(context)
+            super().execute(context)  # type: ignore[misc]  # of the operator beside it
         except AirflowException as error:
-            if re.search(r"Error code is: [234]\b", str(error)):
+            if re.search(r"(Error code is:|exit code) [234]\b", str(error)):
                 raise AirflowFailException(str(error)) from None
             raise
+
+
+class NightrecJob(_FailsForGood, SparkSubmitOperator):
+    """A spark-submit."""
+
+
+class NightrecCommand(_FailsForGood, BashOperator):
+    """A command of `nightrec`, which starts Spark itself as the deployment's `spark` section says."""
 
 
 def night(asked: str | None, logical_date: datetime | None) -> str:
@@ -64,8 +73,10 @@ def days_before(day: str, days: int) -> str:
     return (date.fromisoformat(day) - timedelta(days=days)).isoformat()
 
 
-def deployment_dag(name: str, cron: str, doc: str, fixed_config: bool = False) -> DAG:
-    """A DAG with the parameters of every run: the deployment's TOML and the night.
+def deployment_dag(
+    name: str, cron: str, doc: str, fixed_config: bool = False, more: Mapping[str, Param] | None = None
+) -> DAG:
+    """A DAG with the parameters of every run, the deployment's TOML and the night, and `more`.
 
     With `fixed_config` a run may not name another TOML than the one its tasks were made from.
     """
@@ -89,6 +100,7 @@ def deployment_dag(name: str, cron: str, doc: str, fixed_config: bool = False) -
                 title="Night",
                 description="YYYY-MM-DD; empty: the day that the schedule has just closed",
             ),
+            **(more or {}),
         },
         user_defined_macros={"night": night, "days_before": days_before},
     )
@@ -133,6 +145,24 @@ def training_tasks(steps: Sequence[Step]) -> None:
             )
             if feeds or (learns and earlier.days_before == 0):
                 task >> tasks[n]
+
+
+def minutes(default: int) -> Param:
+    """How long a task may go on beginning new work."""
+    return Param(default, type="integer", minimum=1, title="Minutes", description="no trial is begun after these")
+
+
+def tuning_task() -> NightrecCommand:
+    """The search for settings. Not in the warehouse's pool: it has one of its own, and nights go on beside it."""
+    return NightrecCommand(
+        task_id="tune",
+        # As variables: no character of a path is the shell's to read.
+        bash_command='nightrec tune --config "$CONFIG" --date "$NIGHT" --minutes "$MINUTES"',
+        env={"CONFIG": "{{ params.config }}", "NIGHT": f"{{{{ {NIGHT} }}}}", "MINUTES": "{{ params.minutes }}"},
+        append_env=True,
+        pool="default_pool",
+        doc_md="search for settings by what the lists would have been worth; writes `tuned.toml`",
+    )
 
 
 def ranker_settings() -> Ranker:

@@ -2,7 +2,7 @@
 
     spark-submit jobs/als_item_factors.py --config var/demo/nightrec.toml --date 1998-03-01
 
-The session needs horovod.processes task slots at once. als_models records each iteration's loss.
+The session needs horovod.processes task slots at once. runs keeps each iteration's loss.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pathlib import Path
 from nightrec.als.factorize import item_factors
 from nightrec.models import als_model_id
 from nightrec.night import Night, main
-from nightrec.tables import ALS_ITEM_FACTORS, ALS_MODELS, CLEAN_EVENTS
+from nightrec.runs import Run, record
+from nightrec.tables import ALS_ITEM_FACTORS, CLEAN_EVENTS
 
 
 def run(night: Night) -> None:
-    """Train as of the night's date; replace that model's factors, then its row.
+    """Train as of the night's date; replace that model's factors, then the run's row.
 
     A training that died goes on from its last iteration.
     """
@@ -28,8 +29,9 @@ def run(night: Night) -> None:
     checkpoint = Path(night.config.paths.models) / model_id / "checkpoint"
     frame, losses = item_factors(night.events(), settings, night.config.horovod, night.date, model_id, checkpoint)
     night.replace(ALS_ITEM_FACTORS, frame, key)
-    told = {name: str(value) for name, value in settings.model_dump().items()}
-    night.store.put(ALS_MODELS, [{**key, "settings": told, "data_versions": versions, "losses": losses}], key)
+    figures, curves = {"loss": losses[-1]}, {"loss": losses}
+    run = Run("als", model_id, night.date, settings.model_dump(), figures, curves, versions)
+    record(night.store, night.config.paths.reports, run)
     shutil.rmtree(checkpoint, ignore_errors=True)
 
 

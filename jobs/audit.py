@@ -16,7 +16,7 @@ def run(night: Night) -> None:
     tonight = {"run_date": night.date}
     # Taken before the rows are read: should another attempt write between the two, publishing refuses.
     audited = content(night.store.warehouse, RANKED_TOPK, tonight)
-    rules = Rules(night.config.lists.k, night.config.candidates.repeats_allowed, night.config.audit)
+    rules = Rules(night.config.lists.k, bool(night.config.candidates.repeats_allowed), night.config.audit)
     results = audit(
         night.read(RANKED_TOPK),
         night.read(SHORTFALLS),

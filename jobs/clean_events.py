@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from nightrec import raw
+from nightrec import adaptive, raw
 from nightrec.errors import BadInput
 from nightrec.events.clean import classified, clean_events, fate_counts, in_few_files, rejected_events
+from nightrec.events.repeats import repeats, span
 from nightrec.night import Night, main
 from nightrec.store import arrow
 from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS
@@ -23,8 +24,14 @@ from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS
 def run(night: Night) -> None:
     """Clean what is not clean yet up to the night; book every line under its ingest date."""
     dates, before = plan(night)
-    if not dates:
-        return
+    if dates:
+        clean(night, dates, before)
+    if adaptive.is_open(night.asked):
+        decide(night)
+
+
+def clean(night: Night, dates: Sequence[date], before: Sequence[date]) -> None:
+    """Clean the events of `dates`, which may repeat some of those that arrived on the dates `before`."""
     where = {"ingest_date": dates}
     lines = raw.events(night.spark, night.config.paths.raw, dates)
     earlier = night.read(CLEAN_EVENTS, {"ingest_date": before}) if before else None
@@ -39,6 +46,23 @@ def run(night: Night) -> None:
         night.book("files", _files(night.config.paths.raw, day), ingest_date=day)
     for row in counts:
         night.book(row["fate"], row["row_count"], row["reason"], ingest_date=row["ingest_date"])
+
+
+def decide(night: Night) -> None:
+    """Book how often people come back to items, once the log is long enough to show it: see nightrec.adaptive.
+
+    Once: a later night books nothing, the same night again the same.
+    """
+    books = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
+    before = [row for row in books if row["fate"] in (adaptive.LATER, adaptive.REPEATED)]
+    for row in before:
+        if row["run_date"] == night.date:
+            night.book(row["fate"], row["row_count"])
+    days = None if before else span(night.events())
+    if days and (days[1] - days[0]).days + 1 >= adaptive.DAYS:
+        later, repeated = repeats(night.events(), *days)
+        night.book(adaptive.LATER, later)
+        night.book(adaptive.REPEATED, repeated)
 
 
 def plan(night: Night) -> tuple[list[date], list[date]]:

@@ -20,6 +20,7 @@ from nightrec.ranker import members, model, trees
 from nightrec.ranker.examples import positives, thinned
 from nightrec.ranker.texts import Texts
 from nightrec.ranker.train import train
+from nightrec.runs import Run, record
 from nightrec.store import Where, dataset
 from nightrec.tables import (
     ITEM_EMBEDDINGS,
@@ -73,6 +74,12 @@ def learned(night: Night, model_id: str) -> dict[str, Any]:
     final = trees.trained(every, settings, horovod.processes) if used else {}
     weights = f"{model_id}/model.safetensors"
     blob = members.packed(trained.network, final, trained.blend, trained.kinds)
+    curves = {name: [epoch[name] for epoch in trained.epochs] for name in trained.epochs[0] if name != "epoch"}
+    record(night.store, night.config.paths.reports, Run(
+        "ranker", model_id, night.date, settings.model_dump(),
+        {f"ndcg_{name}": worth for name, worth in trained.choices.items()}, curves,
+        {RANKER_EXAMPLES.name: night.store.version(RANKER_EXAMPLES)},
+    ))  # fmt: skip
     return {
         "weights": weights, "weights_sha256": model.write(blob, Path(night.config.paths.models) / weights),
         "best_epoch": trained.best_epoch, "epochs": trained.epochs, "choices": trained.choices,
@@ -82,7 +89,7 @@ def learned(night: Night, model_id: str) -> dict[str, Any]:
 
 def texts(night: Night) -> Texts:
     """The text vectors of the training cuts, as each process's host reads them."""
-    nights: Where = {"run_date": night.config.training_cuts(night.date)}
+    nights: Where = {"run_date": night.training_cuts()}
     encoder: Where = {"encoder": night.config.encoder.id}
     items, users, of_items, of_users = (
         partial(dataset, night.store.warehouse, table, where)

@@ -122,7 +122,8 @@ def deployment(folder: Path, **sizes: int) -> tuple[Path, Shop]:
             "[spark]", 'master = "local[2]"', "partitions = 2", 'driver_memory = "2g"', "",
             "[als]", "rank = 8", "iterations = 3", "",
             "[lists]", "k = 5", "",
-            "[candidates]", "als = 20", "cooccurrence = 20", "text = 20", "segment = 20", "popularity = 20", "",
+            "[candidates]", "als = 20", "cooccurrence = 20", "text = 20", "segment = 20", "popularity = 20",
+            "repeats_allowed = false", "",
             "[ranker]", "horizon_days = 7", "hidden = [8]", "epochs = 2", "batch = 256", "",
         ])
     )

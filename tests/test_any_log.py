@@ -90,7 +90,7 @@ LOGS: dict[str, tuple[Callable[[random.Random], Iterator[Event]], int, bool]] = 
     "no text": (shop, 0, True),
     "dates without times": (dates_without_times, 60, True),
     "one event per user": (one_event_per_user, 60, False),
-    "repeats only": (repeats_only, 60, False),
+    "repeats only": (repeats_only, 60, True),
     "an item in half of all events": (half_on_one_item, 60, True),
     "20,000 items, 90 % new": (mostly_new_items, 20_000, True),
     "30 % robots": (robots, 60, True),

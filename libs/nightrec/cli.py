@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import click
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from nightrec import config as configuration
+from nightrec import quality
 from nightrec.errors import NightrecError
+from nightrec.options import ConfigOption, JsonOption, answer, tell
 from nightrec.pipeline import STAGES, Stage
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-ConfigOption = Annotated[Path, typer.Option("--config", metavar="TOML", help="the deployment's nightrec.toml")]
 DateOption = Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="the night")]
 NightOption = Annotated[
     datetime | None,
@@ -49,7 +49,6 @@ AlsOption = Annotated[
     typer.Option("--als-model", metavar="ID", help="item factors to use; same-date = those trained as of --date"),
 ]
 RankerOption = Annotated[str | None, typer.Option("--ranker-model", metavar="ID", help="ranker to use")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print the answer for machines")]
 
 
 def main() -> None:
@@ -136,11 +135,9 @@ def train(config: ConfigOption, date: DateOption) -> None:
 
 def _watched(books: Iterator[Books], console: Console) -> list[Books]:
     """Print a line per stage as it ends."""
-    from nightrec.report.night import stage_line
-
     done = []
     for stage in books:
-        console.print(stage_line(stage), soft_wrap=True)
+        tell(console, stage)
         done.append(stage)
     return done
 
@@ -159,7 +156,7 @@ def show(
     from nightrec.report import show as page
 
     shown = page.show(configuration.load(config), user, date.date() if date else None)
-    _answer(shown.as_dict(), page.render(shown), json)
+    answer(shown.as_dict(), page.render(shown), json)
 
 
 @app.command(rich_help_panel="Look")
@@ -171,46 +168,11 @@ def report(config: ConfigOption, date: NightOption = None, json: JsonOption = Fa
     from nightrec.report import books
 
     lines = books.lines(configuration.load(config).paths.warehouse, date.date() if date else None)
-    _answer(books.as_dict(lines), books.render(lines), json)
+    answer(books.as_dict(lines), books.render(lines), json)
 
 
-@app.command(rich_help_panel="Look")
-def evaluate(
-    config: ConfigOption,
-    cuts: Annotated[int, typer.Option(min=1, help="cuts in time, the last as late as the log permits")] = 3,
-    days: Annotated[int, typer.Option(min=1, help="days after each cut that are judged, and between cuts")] = 14,
-    json: JsonOption = False,
-) -> None:
-    """How good the lists would have been: nights as of past cuts, judged on what came after, beside simple baselines.
-
-    Trains anew at every cut, in a warehouse of its own below the reports' folder. Minutes per cut. Items of a user's
-    past count where candidates.repeats_allowed says so. The same with charts goes to evaluation.html among the reports.
-
-    Example: `nightrec evaluate --config var/demo/nightrec.toml --days 28`
-    """
-    from nightrec.evaluation import protocol
-    from nightrec.night import die_with_parent
-    from nightrec.progress import StageProgress
-    from nightrec.report import evaluation as page
-    from nightrec.report import evaluation_charts as charts
-    from nightrec.report.night import stage_line
-    from nightrec.session import session
-
-    deployment = configuration.load(config)
-    settings = protocol.apart(deployment)
-    wanted = protocol.cuts(settings, cuts, days)
-    die_with_parent()
-    spark = session(settings.spark, "nightrec evaluate", warm=True)
-    console = Console(stderr=True, highlight=False)
-    try:
-        progress = StageProgress(spark, console)
-        found = protocol.evaluate(
-            spark, settings, wanted, days, progress, lambda books: console.print(stage_line(books), soft_wrap=True)
-        )
-    finally:
-        spark.stop()
-    html = charts.write(found, Path(deployment.paths.reports))
-    _answer(page.as_dict(found), page.render(found, html), json)
+for _command in (quality.evaluate, quality.ablate, quality.tune):
+    app.command(rich_help_panel="Quality")(_command)
 
 
 @app.command(rich_help_panel="Set up")
@@ -230,7 +192,7 @@ def doctor(
     from nightrec import doctor as checks
 
     found = checks.checks(configuration.load(config) if config else None, deep)
-    _answer([asdict(check) for check in found], checks.render(found), json)
+    answer([asdict(check) for check in found], checks.render(found), json)
     raise typer.Exit(checks.exit_code(found))
 
 
@@ -260,14 +222,6 @@ def init(
     chosen = {role: column for role, column in named.items() if column}
     made = create(source, out, chosen, force, choose if sys.stdin.isatty() else None)
     typer.echo(summary(made))
-
-
-def _answer(machine: object, people: RenderableType, json: bool) -> None:
-    """Print an answer to standard output: as JSON where a machine asked."""
-    if json:
-        print(dumps(machine, ensure_ascii=False, indent=2, default=str))
-    else:
-        Console(highlight=False).print(people, markup=False)
 
 
 def _stage_command(stage: Stage) -> Callable[..., None]:

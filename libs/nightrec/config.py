@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -219,7 +220,10 @@ class Candidates(_Section):
         6000, description="items of the linear model, those with the most users: 24 bytes x its square on the driver"
     )
     linear_penalty: float = Field(200.0, gt=0, description="regularisation of the linear model")
-    repeats_allowed: bool = Field(False, description="whether items a user has acted on may come back")
+    repeats_allowed: bool | None = Field(
+        None,
+        description="whether items a user has acted on may come back; not set, the log decides once it spans 28 days",
+    )
     min_cooccurrence: Positive = Field(2, description="users who must share two items before they are neighbours")
     item_memory_mb: Positive = Field(
         1024,
@@ -251,8 +255,10 @@ class Ranker(_Section):
     """The network that orders candidates, trained by Horovod."""
 
     horizon_days: Positive = Field(14, description="what a user does in this many days after a cut makes the labels")
-    past_cuts: Annotated[int, Field(ge=2)] = Field(
-        3, description="cuts one horizon apart; the latest is for early stopping and for choosing"
+    past_cuts: Positive = Field(
+        3,
+        description="cuts one horizon apart, as many of these as have a horizon of events before them; the latest is "
+        "for early stopping and for choosing, of a single one a fifth of its users",
     )
     negatives_share: float = Field(
         0.4, gt=0, le=1, description="share of the examples without action that is kept for training"
@@ -300,12 +306,21 @@ class Ranker(_Section):
     tree_penalty: float = Field(5.0, ge=0, description="regularisation of a leaf's value")
     tree_rows: float = Field(0.8, gt=0, le=1, description="share of the examples drawn for each tree")
     tree_features: float = Field(0.5, gt=0, le=1, description="share of the features drawn for each tree")
+    blend: Literal["best", "network", "trees", "all"] = Field(
+        "best", description="whose scores are averaged; best: all, unless others order the latest cut clearly better"
+    )
     seed: int = 17
 
     @property
     def reads_vectors(self) -> bool:
         """Whether features are not enough for the network."""
         return self.head != "deep" or self.attention > 0
+
+    @model_validator(mode="after")
+    def _has_what_it_blends(self) -> Ranker:
+        if self.blend in ("trees", "all") and not self.trees:
+            raise ValueError(f"blend = {self.blend!r} needs trees above 0")
+        return self
 
 
 class Lists(_Section):
@@ -360,28 +375,51 @@ class Config(_Section):
         weights = defaults | {str(kind): weight for kind, weight in self.events.weights.items()}
         return {kind: weights[kind] for kind in EVENT_TYPES}
 
-    def training_cuts(self, as_of: date) -> list[date]:
-        """The cuts a ranker trained as of a date learns from, oldest first; the last one is for validation."""
+    def training_cuts(self, as_of: date, first: date) -> list[date]:
+        """The cuts a ranker trained as of a date learns from, oldest first; the last one is for validation.
+
+        Those with a horizon of the log, which begins at `first`, before them; in a shorter log the last alone.
+        """
         step = timedelta(days=self.ranker.horizon_days)
-        return [as_of - step * n for n in range(self.ranker.past_cuts, 0, -1)]
+        cuts = [as_of - step * n for n in range(self.ranker.past_cuts, 0, -1)]
+        return [cut for cut in cuts if cut - step >= first] or cuts[-1:]
 
 
 def load(path: str | Path) -> Config:
-    """The config of a TOML file, its paths made absolute. Raises UsageError naming every problem and its mend."""
+    """The config of a TOML file, its paths made absolute. Raises UsageError naming every problem and its mend.
+
+    A file that says `extends = "nightrec.toml"` holds only what differs from that one; paths start at the latter's
+    folder.
+    """
     file = Path(path)
-    if not file.is_file():
-        raise UsageError(f"config {file} does not exist; `nightrec init SOURCE --out FOLDER` writes one")
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"config {file} is not TOML: {error}") from None
+    values, root = _values(file), file.resolve().parent
+    if extends := values.pop("extends", None):
+        base = root / str(extends)
+        values, root = overlaid(_values(base), values), base.resolve().parent
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
         raise UsageError(f"config {file}:\n" + "\n".join(f"  {_problem(e)}" for e in error.errors())) from None
-    root = file.resolve().parent
     paths = {name: _absolute(root, value) for name, value in config.paths.model_dump().items()}
     return config.model_copy(update={"paths": Paths(**paths)})
+
+
+def _values(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise UsageError(f"config {file} does not exist; `nightrec init SOURCE --out FOLDER` writes one")
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"config {file} is not TOML: {error}") from None
+
+
+def overlaid(values: Mapping[str, Any], differing: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections of a config, and those of their keys that differ in place of theirs."""
+    merged = {**values, **differing}
+    for section in values.keys() & differing.keys():
+        if isinstance(values[section], dict) and isinstance(differing[section], dict):
+            merged[section] = {**values[section], **differing[section]}
+    return merged
 
 
 def _absolute(root: Path, value: str) -> str:

@@ -8,27 +8,28 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from nightrec import adaptive, models
 from nightrec import config as configuration
-from nightrec import models
 from nightrec.config import Config
 from nightrec.contract import Table
 from nightrec.errors import AuditRefused, NightrecError
 from nightrec.pipeline import SAME_DATE
 from nightrec.session import session
-from nightrec.store import Commit, Store, Where
+from nightrec.store import Commit, Store, Where, arrow, partitions
 from nightrec.tables import CLEAN_EVENTS, LEDGER
 from nightrec.task_time import TaskClock
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+View = Callable[["DataFrame"], "DataFrame"]
 
 # What stages ask of past events; the rest (keys, contexts, times of delivery) would only fill a warm session's memory.
 HISTORY = ("ingest_date", "event_date", "event_ts", "user_id", "item_id", "event_type", "value", "weight", "text")
@@ -54,6 +55,7 @@ class Night:
 
     `als_model` and `ranker_model` name models; `same-date` is the factorization trained as of `date` itself.
     `warm` says that many stages will run in this session: it then keeps the past events in Spark's cache.
+    Rows of the tables named in `views` are read through a function: so an ablation leaves out parts.
     """
 
     def __init__(
@@ -66,12 +68,15 @@ class Night:
         store: Store | None = None,
         *,
         warm: bool = False,
+        views: Mapping[str, View] | None = None,
     ) -> None:
         self.spark = spark
-        self.config = config
+        self.asked = config
+        self.config = config  # and what the log has decided of it
         self.date = night
         self.warm = warm
         self.store = store or Store(spark, config.paths.warehouse, run_id=uuid.uuid4().hex[:12])
+        self._views = views or {}
         self._als_argument = als_model
         self._ranker_argument = ranker_model
         self._pinned: dict[str, str] | None = None
@@ -79,7 +84,8 @@ class Night:
 
     def at(self, night: date, als_model: str | None = None) -> Night:
         """Another night in the same process, under the same hold on the warehouse."""
-        return Night(self.spark, self.config, night, als_model, self._ranker_argument, self.store, warm=self.warm)
+        ranker, views = self._ranker_argument, self._views
+        return Night(self.spark, self.config, night, als_model, ranker, self.store, warm=self.warm, views=views)
 
     @property
     def als_model(self) -> str:
@@ -109,7 +115,13 @@ class Night:
         if where is None and "run_date" in table.partition:
             where = {"run_date": self.date}
         self._lines[self.date, "input", table.name] = self.store.rows(table, where)
-        return self.store.read(table, where)
+        rows = self.store.read(table, where)
+        return self._views[table.name](rows) if table.name in self._views else rows
+
+    def training_cuts(self) -> list[date]:
+        """The cuts that a ranker trained as of this night learns from, as far as the log reaches back."""
+        arrived = [part["ingest_date"] for part in partitions(self.store.warehouse, CLEAN_EVENTS)]
+        return self.config.training_cuts(self.date, date.fromisoformat(min(arrived)) if arrived else self.date)
 
     def events(self, until: date | None = None, after: date | None = None) -> DataFrame:
         """HISTORY of clean_events that arrived up to `until` (this night) and, where given, later than `after`."""
@@ -135,6 +147,9 @@ class Night:
     def run(self, stage: str, job: Callable[[Night], None]) -> Books:
         """Run one stage and commit its books to the ledger, after its table."""
         self._lines.clear()
+        if adaptive.is_open(self.config):
+            books = arrow(self.store.warehouse, LEDGER, {"stage": "clean_events"}, ["fate", "row_count"])
+            self.config = adaptive.adapted(self.config, books.to_pylist())
         started, tasks = time.monotonic(), TaskClock(self.spark)
         try:
             job(self)

@@ -49,7 +49,7 @@ STAGES = (
         "als_item_factors",
         "training",
         ("clean_events",),
-        ("als_item_factors", "als_models"),
+        ("als_item_factors",),
         "factorize everything up to the date; the item factors are kept under a model id",
     ),
     Stage(

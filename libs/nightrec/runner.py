@@ -26,13 +26,23 @@ def train(night: Night, watch: Watch, replayed: Container[date] = ()) -> Iterato
 
     Past nights of the dates `replayed` are not rebuilt: a replay with the same settings is there.
     """
+    yield from replay(night, watch, replayed)
     for step in training(night.config.ranker):
-        if step.replay and step.date(night.date) in replayed:
-            continue
-        past = night.at(step.date(night.date), SAME_DATE if step.replay else None)
-        with watch(step.label):
-            books = run_stage(past, step.stage)
-        yield books
+        if not step.replay:
+            with watch(step.label):
+                books = run_stage(night.at(night.date), step.stage)
+            yield books
+
+
+def replay(night: Night, watch: Watch, replayed: Container[date] = ()) -> Iterator[Books]:
+    """Rebuild the past nights that a training as of the night's date learns from, but those of the dates `replayed`."""
+    cuts = night.training_cuts()
+    for step in training(night.config.ranker):
+        day = step.date(night.date)
+        if step.replay and day in cuts and day not in replayed:
+            with watch(step.label):
+                books = run_stage(night.at(day, SAME_DATE), step.stage)
+            yield books
 
 
 def run(night: Night, watch: Watch) -> Iterator[Books]:

@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections.abc import Mapping
 from datetime import date
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -43,7 +43,8 @@ def _entry(name: str, field: FieldInfo, decided: tuple[Any, str] | None) -> list
         return [*lines, *_comment(f"Decided by nightrec init: {why}"), f"{name} = {literal(value)}"]
     default = field.get_default(call_default_factory=True)
     if default is None:
-        return [*lines, f'#{name} = ""  # not set by default']
+        example = "" if str in get_args(field.annotation) else False
+        return [*lines, f"#{name} = {literal(example)}  # not set by default"]
     return [*lines, f"#{name} = {literal(default)}"]
 
 

@@ -257,6 +257,20 @@ class Store:
         self._compact(table, target)
         return commit
 
+    def clear(self, table: Table) -> None:
+        """Remove all rows, and the files of every earlier version: there is no way back. For warehouses of trials."""
+        if not exists(self.warehouse, table):
+            return
+        target = DeltaTable(location(self.warehouse, table))
+        token = self._next_token(table, target)
+        target.delete(
+            commit_properties=CommitProperties(
+                custom_metadata={"userMetadata": self._metadata(table)},
+                app_transactions=[Transaction(APPLICATION, token)],
+            )
+        )
+        target.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+
     def merge(self, table: Table, frame: DataFrame, fingerprint: str) -> Commit:
         """Make the whole table equal to `frame` in one commit that touches only rows whose `fingerprint` differs.
 

@@ -197,20 +197,6 @@ ALS_ITEM_FACTORS = Table(
     ),
 )
 
-ALS_MODELS = Table(
-    name="als_models",
-    stage="als_item_factors",
-    grain="one factorization, written after its factors",
-    key=("model_id",),
-    partition=("as_of_date", "model_id"),
-    columns=(
-        Column("as_of_date", "date", "training date"),
-        Column("model_id", "string", "id of the factorization: date and settings"),
-        *_TRAINED_FROM,
-        Column("losses", "array<double>", "the objective after each iteration (als/kernel.py)"),
-    ),
-)
-
 ALS_USER_FACTORS = Table(
     name="als_user_factors",
     stage="als_user_factors",
@@ -468,6 +454,23 @@ OUTCOMES = Table(
     ),
 )
 
+RUNS = Table(
+    name="runs",
+    stage="",
+    grain="one training, or one trial of settings",
+    key=("run_id",),
+    partition=("as_of_date", "run_id"),
+    columns=(
+        Column("as_of_date", "date", "the training date; of a trial the last cut"),
+        Column("run_id", "string", "the model id; of a trial its study and number"),
+        Column("kind", "string", "what was run", check="kind IN ('als', 'ranker', 'trial')"),
+        Column("settings", "map<string,string>", "every setting of the training; of a trial those that it tried"),
+        Column("data_versions", "map<string,bigint>", "Delta version of each input table; of a trial none"),
+        Column("figures", "map<string,double>", "what came out"),
+        Column("curves", "map<string,array<double>>", "how: by name a value per iteration, epoch or cut"),
+    ),
+)
+
 LEDGER = Table(
     name="ledger",
     stage="",
@@ -495,7 +498,6 @@ TABLES = (
     ITEM_PROFILES,
     USER_PROFILES,
     ALS_ITEM_FACTORS,
-    ALS_MODELS,
     ALS_USER_FACTORS,
     ITEM_EMBEDDINGS,
     USER_EMBEDDINGS,
@@ -508,5 +510,6 @@ TABLES = (
     AUDIT_RESULTS,
     PUBLISHED_TOPK,
     OUTCOMES,
+    RUNS,
     LEDGER,
 )

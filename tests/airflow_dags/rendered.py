@@ -17,7 +17,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 DAGS = CHECKOUT / "airflow_dags"
-NAMES = ("nightrec_daily", "nightrec_training")
+NAMES = ("nightrec_daily", "nightrec_training", "nightrec_tuning")
 
 AIRFLOW_HOME = tempfile.TemporaryDirectory(prefix="airflow-")
 # Before Airflow is imported: no user's Airflow, a deployment that is named but need not exist, one known connection.
@@ -48,12 +48,14 @@ def loaded(name: str) -> tuple[Any, float]:
 
 
 def command(task: Any, night: str) -> str:
-    """The spark-submit line of a task for one night, the checkout's folder left out."""
+    """The spark-submit line of a task for one night, the checkout's folder left out; variables of a shell's."""
     from datetime import datetime
 
     context = {"params": dict(task.dag.params), "logical_date": datetime.fromisoformat(f"{night}T02:00:00+00:00")}
     context |= task.dag.user_defined_macros
     task.render_template_fields(context)
+    if hasattr(task, "bash_command"):
+        return " ".join([*(f"{name}={value}" for name, value in task.env.items()), task.bash_command])
     line = task._get_hook()._build_spark_submit_command(task.application)
     return shlex.join(line).replace(f"{CHECKOUT}/", "")
 
@@ -78,6 +80,21 @@ def fails_for_good(code: int) -> bool:
         return False
     finally:
         SparkSubmitOperator.execute = real
+    return False
+
+
+def command_fails_for_good(code: int) -> bool:
+    """Whether a task whose command ends with this exit code is not tried again."""
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    from nightrec_factory import NightrecCommand
+
+    try:
+        NightrecCommand(task_id="ends", bash_command=f"exit {code}").execute({})
+    except AirflowFailException:
+        return True
+    except AirflowException:
+        return False
     return False
 
 
@@ -112,6 +129,7 @@ def facts(night: str = "2026-03-10") -> dict[str, Any]:
         params = {key: dag.params.get_param(key).schema for key in dag.params}
         found[dag.dag_id] = {"seconds": seconds, "doc": dag.doc_md, "params": params, "tasks": tasks}
     found["mended_by_no_retry"] = [code for code in (1, 2, 3, 4, 137) if fails_for_good(code)]
+    found["commands_mended_by_no_retry"] = [code for code in (1, 2, 3, 4, 137) if command_fails_for_good(code)]
     found["looked_into"] = sorted(path.stem for path in DAGS.glob("nightrec_*.py") if discovered(path))
     found["heavy"] = sorted({"pyspark", "torch", "pyarrow", "deltalake", "numpy"} & set(sys.modules))
     return found

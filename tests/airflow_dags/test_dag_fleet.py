@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from nightrec.cli import app
 from nightrec.config import Ranker
 from nightrec.night import parser
 from nightrec.pipeline import NIGHT, SAME_DATE, training
@@ -18,7 +20,8 @@ from nightrec.pipeline import NIGHT, SAME_DATE, training
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 PYTHON = CHECKOUT / ".venv-airflow/bin/python"
-DAGS = ("nightrec_daily", "nightrec_training")
+SUBMITTED = ("nightrec_daily", "nightrec_training")
+DAGS = (*SUBMITTED, "nightrec_tuning")
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +54,16 @@ def test_a_dag_is_read_in_under_a_second_without_the_jobs_packages(fleet: dict[s
     assert fleet["heavy"] == []
 
 
-def test_airflow_looks_into_both_files(fleet: dict[str, Any]) -> None:
+def test_airflow_looks_into_all_files(fleet: dict[str, Any]) -> None:
     assert set(DAGS) <= set(fleet["looked_into"])
 
 
 def test_what_no_retry_can_mend_is_not_tried_again(fleet: dict[str, Any]) -> None:
     # Usage, bad input, a refused audit. A bug or an outside failure (1) and a killed process (137) are tried again.
-    assert fleet["mended_by_no_retry"] == [2, 3, 4]
+    assert fleet["mended_by_no_retry"] == fleet["commands_mended_by_no_retry"] == [2, 3, 4]
 
 
-@pytest.mark.parametrize("name", DAGS)
+@pytest.mark.parametrize("name", SUBMITTED)
 def test_every_task_has_owner_retries_pool_and_documentation(fleet: dict[str, Any], name: str) -> None:
     assert "| stage | what it does |" in fleet[name]["doc"]
     for task_id, task in fleet[name]["tasks"].items():
@@ -90,13 +93,25 @@ def test_spark_submit_lines_equal_the_golden_file(fleet: dict[str, Any], name: s
     assert golden == (HERE / "golden" / f"{name}.txt").read_text(), "if the new lines are right: make golden"
 
 
-@pytest.mark.parametrize("name", DAGS)
+@pytest.mark.parametrize("name", SUBMITTED)
 def test_every_line_names_a_job_that_understands_its_arguments(fleet: dict[str, Any], name: str) -> None:
     for task_id, words in commands(fleet[name]).items():
         at = next(n for n, word in enumerate(words) if word.startswith("jobs/"))
         assert (CHECKOUT / words[at]).is_file(), task_id
         options = parser("").parse_args(words[at + 1 :])
         assert options.config == "/srv/shop/nightrec.toml"
+
+
+def test_the_search_for_settings_waits_for_no_night_and_goes_on_when_tried_again(fleet: dict[str, Any]) -> None:
+    (task,) = fleet["nightrec_tuning"]["tasks"].values()
+    assert (task["owner"], task["retries"], task["pool"]) == ("recommendations", 2, "default_pool") and task["doc"]
+    assert (fleet["nightrec_tuning"]["params"]["minutes"]["type"]) == "integer"
+    # The line is a command of nightrec with the options that it has.
+    line = task["command"].split("nightrec tune ")[1]
+    command = typer.main.get_command(app).commands["tune"]  # type: ignore[attr-defined]
+    words = ["240" if word == "$MINUTES" else "2026-03-10" if word == "$NIGHT" else word for word in shlex.split(line)]
+    given = command.make_context("tune", words).params
+    assert (given["config"].name, given["minutes"], str(given["date"])[:10]) == ("$CONFIG", 240, "2026-03-10")
 
 
 def test_the_daily_dag_is_the_night_of_the_pipeline(fleet: dict[str, Any]) -> None:
@@ -117,7 +132,7 @@ def test_the_training_dag_is_the_training_of_the_pipeline(fleet: dict[str, Any])
     assert sorted(lines) == sorted(step.label for step in steps)
     for step in steps:
         # The golden files' night is 2026-03-10; the default cuts lie 28 and 14 days before it.
-        day = {0: "2026-03-10", 14: "2026-02-24", 28: "2026-02-10"}[step.days_before]
+        day = {0: "2026-03-10", 14: "2026-02-24", 28: "2026-02-10", 42: "2026-01-27"}[step.days_before]
         line = lines[step.label]
         assert line[line.index("--date") + 1] == day
         assert (line[-2:] == ["--als-model", SAME_DATE]) == step.replay

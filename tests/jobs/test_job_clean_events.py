@@ -13,6 +13,7 @@ import pytest
 from nightrec_jobs import clean_events
 from pyspark.sql import SparkSession
 
+from nightrec import adaptive
 from nightrec.config import Config, Events
 from nightrec.errors import BadInput
 from nightrec.night import Books, Night
@@ -202,3 +203,24 @@ def test_a_real_shop(spark: SparkSession, config: Config, store: Store) -> None:
     }
     assert found.rows("accepted") == sum(line["value"] > 0 for line in known)
     assert found.rows("read") == sum(found.rows(fate) for fate in ("accepted", "late", "duplicate", "rejected"))
+
+
+def test_the_log_decides_once_whether_people_come_back(spark: SparkSession, config: Config, store: Store) -> None:
+    days = [dt.date(2026, 3, 1), dt.date(2026, 3, 20), dt.date(2026, 3, 28), dt.date(2026, 3, 29)]
+    for day in days:
+        write(config.paths.raw, day, [event(day, user_id=user) for user in "abc"])
+    assert config.candidates.repeats_allowed is None
+    told = [adaptive.told(clean(spark, config, store, day).lines) for day in (days[1], days[2], days[2], days[3])]
+    # Twenty days show nothing yet; from the 28th on it is decided, and not anew.
+    assert told[0] is None is told[3] and told[1] == told[2] and "100%" in str(told[1])
+    rows = arrow(store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
+    assert [(r["run_date"], r["row_count"]) for r in rows if r["fate"] == adaptive.LATER] == [(days[2], 6)]
+    # Every stage of any night and of any past night is told so; who sets it is not asked.
+    later = Night(spark, config, days[3], store=store)
+    later.run("seen", lambda night: None)
+    assert later.config.candidates.repeats_allowed is True
+    assert later.at(days[0]).config.candidates.repeats_allowed is True
+    said = config.model_copy(update={"candidates": config.candidates.model_copy(update={"repeats_allowed": False})})
+    set_ = Night(spark, said, days[3], store=store)
+    set_.run("seen", lambda night: None)
+    assert set_.config.candidates.repeats_allowed is False

@@ -38,6 +38,9 @@ def test_an_event_counts_on_the_side_of_the_cut_on_which_it_arrived(training, st
         {"event_key": item, "ingest_date": day, "item_id": item, "event_date": TRAIN, **ACT}
         for item, day in ARRIVED.items()
     ]
+    # The log is old enough for both cuts.
+    start = TRAIN - dt.timedelta(days=14)
+    events.append({"event_key": "old", "ingest_date": start, "item_id": "old", **ACT, "user_id": "x"})
     # acted on after the train cut, never a candidate
     events.append({"event_key": "m", "ingest_date": VALID, "item_id": "missed", **ACT})
     store.append(CLEAN_EVENTS, rows(CLEAN_EVENTS, events))
@@ -64,6 +67,29 @@ def test_an_event_counts_on_the_side_of_the_cut_on_which_it_arrived(training, st
     assert splits == {(AS_OF, TRAIN, "train"), (AS_OF, VALID, "valid")}
     assert {(row.cut_date, *row.features) for row in found} == {(TRAIN, 10.0), (VALID, 24.0)}  # as of their cut
     assert (books.rows("written"), books.rows("positive"), books.rows("missed")) == (12, 4, 1)
+
+
+def test_a_short_log_has_one_cut_and_says_so(training, store, rows):
+    day = VALID - dt.timedelta(days=20)
+    users = [f"u{n}" for n in range(40)]
+    store.append(CLEAN_EVENTS, rows(CLEAN_EVENTS, [
+        *({"event_key": f"{u} before", "ingest_date": day, "item_id": "b", **ACT, "user_id": u} for u in users),
+        *({"event_key": f"{u} after", "ingest_date": AS_OF, "item_id": "a", **ACT, "user_id": u} for u in users),
+    ]))
+    store.append(USER_PROFILES, rows(USER_PROFILES, [
+        {"run_date": cut, "user_id": user, "event_count": 1} for user in users for cut in (TRAIN, VALID)
+    ]))
+    model = als_model_id(VALID, training.config)
+    store.append(CANDIDATES, rows(CANDIDATES, [
+        {"run_date": VALID, "als_model": model, "list_kind": "user", "list_key": user, "item_id": item, "als_rank": 1,
+         "als_score": 1.0, "features": [1.0]}
+        for user in users for item in ("a", "b")
+    ]))
+    books = training.run("ranker_examples", run)
+    found = store.read(RANKER_EXAMPLES).collect()
+    assert {row.cut_date for row in found} == {VALID} and {row.split for row in found} == {"train", "valid"}
+    assert len(found) == 80 and books.rows("positive") == 40
+    assert ("cut", "of 2: the log reaches no further back", 1) in books.lines
 
 
 def test_without_events_on_both_sides_there_is_no_example(training):

@@ -43,7 +43,9 @@ def test_paths(tmp_path: Path) -> None:
         ("[audit]\nmin_user_share = 1.5\n", "audit.min_user_share = 1.5"),
         ('[spark]\ndriver_memory = "4 GB"\n', "spark.driver_memory"),
         ("[events.weights]\nlook = 1\n", "events.weights.look"),
-        ("[ranker]\npast_cuts = 1\n", "ranker.past_cuts"),
+        ("[ranker]\npast_cuts = 0\n", "ranker.past_cuts"),
+        ('[ranker]\ntrees = 0\nblend = "trees"\n', "blend = 'trees' needs trees above 0"),
+        ('extends = "other.toml"\n', "other.toml does not exist"),
         ("[[candidates.editorial]]\nitem = 'a'\nuntli = 1\n", "candidates.editorial.0.untli; did you mean until?"),
         ("[candidates]\neditorial = ['a', {slot = 1}]\n", "candidates.editorial.1.item"),
         ("[candidates]\neditorial = [{item = 'a', slot = 0}]\n", "candidates.editorial.0.slot = 0"),
@@ -103,8 +105,29 @@ def test_picks_of_the_day_after_the_night_in_order(tmp_path: Path) -> None:
 
 def test_training_cuts_are_a_horizon_apart(tmp_path: Path) -> None:
     config = load(written(tmp_path, "[ranker]\nhorizon_days = 7\npast_cuts = 3\n"))
-    cuts = config.training_cuts(dt.date(2026, 3, 1))
-    assert cuts == [dt.date(2026, 2, 8), dt.date(2026, 2, 15), dt.date(2026, 2, 22)]
+    cuts = [dt.date(2026, 2, 8), dt.date(2026, 2, 15), dt.date(2026, 2, 22)]
+    assert config.training_cuts(dt.date(2026, 3, 1), dt.date(2026, 2, 1)) == cuts
+    # A log of four weeks: before the first of them lie six days. Of one too short for any, the last.
+    assert config.training_cuts(dt.date(2026, 3, 1), dt.date(2026, 2, 2)) == cuts[1:]
+    assert config.training_cuts(dt.date(2026, 3, 1), dt.date(2026, 2, 27)) == cuts[2:]
+
+
+def test_a_file_that_extends_another_says_what_differs(tmp_path: Path) -> None:
+    written(tmp_path, '[paths]\nraw = "log"\n[als]\nrank = 16\nalpha = 2.0\n[events]\nweights = { view = 2.0 }\n')
+    (tmp_path / "elsewhere").mkdir()
+    other = tmp_path / "elsewhere" / "tuned.toml"
+    other.write_text('extends = "../nightrec.toml"\n[als]\nrank = 64\n[lists]\nk = 5\n[events]\nweights = {}\n')
+    config = load(other)
+    assert (config.als.rank, config.als.alpha, config.lists.k) == (64, 2.0, 5) and config.events.weights == {}
+    # Paths are those of the file that names them.
+    root = str(tmp_path.resolve())
+    assert (config.paths.raw, config.paths.reports) == (f"{root}/log", f"{root}/reports")
+    other.write_text('extends = "../nightrec.toml"\n[als]\nrnak = 64\n')
+    with pytest.raises(UsageError, match=r"tuned.toml:\n  unknown key als.rnak; did you mean rank"):
+        load(other)
+    (tmp_path / "third.toml").write_text('extends = "elsewhere/tuned.toml"\n')
+    with pytest.raises(UsageError, match="unknown key extends"):
+        load(tmp_path / "third.toml")
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "infra/config").glob("*.toml")), ids=lambda file: file.name)

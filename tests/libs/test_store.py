@@ -68,6 +68,21 @@ def test_replace_touches_only_the_partition_it_names(first: Store, rows: Rows) -
     assert first.read(SHORTFALLS, version=commit.version).count() == 3
 
 
+def test_a_table_that_is_cleared_takes_no_room_and_goes_on(first: Store, rows: Rows) -> None:
+    first.clear(SHORTFALLS)  # never written
+    for key in "abc":
+        first.replace(SHORTFALLS, rows(SHORTFALLS, [short(MONDAY, key)]), {"run_date": MONDAY})
+    folder = Path(location(first.warehouse, SHORTFALLS))
+    assert len(list(folder.rglob("*.parquet"))) >= 3
+    first.clear(SHORTFALLS)
+    assert keys(first) == [] == [file for file in folder.rglob("*.parquet") if "_delta_log" not in file.parts]
+    assert first.read(SHORTFALLS).count() == 0
+    # Both who write find it empty: Spark, and deltalake.
+    first.replace(SHORTFALLS, rows(SHORTFALLS, [short(TUESDAY, "d")]), {"run_date": TUESDAY})
+    first.put(SHORTFALLS, [short(MONDAY, "e")], {"run_date": MONDAY})
+    assert keys(first) == [(MONDAY, "e"), (TUESDAY, "d")]
+
+
 def test_what_replace_refuses(first: Store, rows: Rows) -> None:
     first.replace(SHORTFALLS, rows(SHORTFALLS, [short(MONDAY, "a")]), {"run_date": MONDAY})
     frame = rows(SHORTFALLS, [short(MONDAY, "b"), short(TUESDAY, "b")])

@@ -228,6 +228,21 @@ def ials(alpha: float, regularisation: float, rank: int = 64, iterations: int = 
     return learn
 
 
+def for_everyone(score: Score, items: Items) -> Score:
+    """As `score`, and by recent users for those without a history: no shop would show newcomers the first ids.
+
+    Left to their zeros they made iALS look a sixth worse than it is for all users of a real shop.
+    """
+    recent = items.users[:, EVER - 1].astype(np.float32)
+
+    def scored(histories: Histories) -> Floats:
+        scores = score(histories)
+        scores[np.diff(histories.counts.indptr) == 0] = recent
+        return scores
+
+    return scored
+
+
 def trending(scores: Floats, trend: Floats) -> Floats:
     """Scores times the items' trend; those below 0 stay as they are."""
     return np.where(scores > 0, scores * trend, scores)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from nightrec import raw
 from nightrec.evaluation import asof, baselines
 from nightrec.evaluation.baselines import Items
-from nightrec.evaluation.lists import OURS, Judging, Method, Shelf
+from nightrec.evaluation.lists import ITEM_SLICES, OURS, Judging, Method, Shelf
 from nightrec.metrics import bootstrap, catalogue, probability, reach
 from nightrec.profiles.items import item_profiles
 from nightrec.store import Where, arrow
@@ -78,11 +78,11 @@ def families(items: int) -> dict[str, dict[str, baselines.Method]]:
 def judge(night: Night, days: int) -> Cut:
     """The lists that the night of a cut made, and the baselines', by the `days` of clean events after it."""
     chosen = _tuned(night.at(night.date - timedelta(days=days)), days)
-    offered = _offered(night)
-    log = _Log.of(night, days, offered["item_id"].combine_chunks())
+    shelves = offered(night)
+    log = Log.of(night, days, shelves["item_id"].combine_chunks())
     judging = log.judging(
         [Method(family, setting, trend) for (family, trend), setting in chosen.items()],
-        Shelf.of(log.items, _vectors(night, offered["text_hash"])),
+        Shelf.of(log.items, _vectors(night, shelves["text_hash"])),
         everyone=log.numbers(_everyone(night)),
         segments=_segments(night),
     )
@@ -110,8 +110,8 @@ def _tuned(night: Night, days: int) -> dict[tuple[str, bool], str]:
     events = night.store.read(CLEAN_EVENTS).where(F.col("ingest_date") <= F.lit(night.date))
     snapshot = raw.items(night.spark, night.config.paths.raw, night.date)
     profiles = item_profiles(snapshot.rows if snapshot else None, events, night.date, night.config.profiles.recent_days)
-    offered = profiles.where("is_available").select("item_id").toArrow().sort_by("item_id")
-    log = _Log.of(night, days, offered["item_id"].combine_chunks())
+    available = profiles.where("is_available").select("item_id").toArrow().sort_by("item_id")
+    log = Log.of(night, days, available["item_id"].combine_chunks())
     known = families(len(log.items.item_id))
     methods = [
         Method(family, setting, trend)
@@ -139,24 +139,29 @@ def _tuned(night: Night, days: int) -> dict[tuple[str, bool], str]:
 
 
 @dataclass(frozen=True)
-class _Log:
+class Log:
     """What is known as of a night and came after it: item side, and one row per user (asof.users, in Spark's cache)."""
 
     k: int
     repeats_allowed: bool
-    items: Items
+    item_id: pa.Array
     index: DataFrame  # item_id, item
     users: DataFrame
 
     @classmethod
-    def of(cls, night: Night, days: int, item_id: pa.Array) -> _Log:
+    def of(cls, night: Night, days: int, item_id: pa.Array) -> Log:
         """As of the night's date; `days` after it are the truth. `item_id`: what was on offer, sorted."""
-        allowed = night.config.candidates.repeats_allowed
+        allowed = bool(night.config.candidates.repeats_allowed)
         numbers = pa.table({"item_id": item_id, "item": pa.array(range(len(item_id)), pa.int32())})
         index = night.spark.createDataFrame(numbers)
         events = night.store.read(CLEAN_EVENTS)
         users = asof.users(events, index, night.date, days, repeats_allowed=allowed).persist()
-        return cls(night.config.lists.k, allowed, asof.items(users, item_id), index, users)
+        return cls(night.config.lists.k, allowed, item_id, index, users)
+
+    @cached_property
+    def items(self) -> Items:
+        """What the baselines learn from."""
+        return asof.items(self.users, self.item_id)
 
     def judging(
         self,
@@ -168,7 +173,10 @@ class _Log:
         """The pass over the users, each family learned once per setting."""
         known = families(len(self.items.item_id))
         wanted = dict.fromkeys((method.family, method.setting) for method in methods)
-        learned = {(family, setting): known[family][setting](self.items) for family, setting in wanted}
+        learned = {
+            (family, setting): baselines.for_everyone(known[family][setting](self.items), self.items)
+            for family, setting in wanted
+        }
         ordered = [method for key in wanted for method in methods if (method.family, method.setting) == key]
         return Judging(
             self.k, self.repeats_allowed, shelf, self.items.trend, ordered, learned, everyone, tuple(segments)
@@ -176,10 +184,10 @@ class _Log:
 
     def numbers(self, item_ids: pa.ChunkedArray) -> list[int]:
         """Numbers of items, -1 for those not on offer."""
-        return list(pc.index_in(item_ids, value_set=self.items.item_id).fill_null(-1).to_pylist())
+        return list(pc.index_in(item_ids, value_set=self.item_id).fill_null(-1).to_pylist())
 
 
-def _offered(night: Night) -> pa.Table:
+def offered(night: Night) -> pa.Table:
     """item_id, text_hash of what the night could list, by item_id."""
     columns = ["item_id", "text_hash", "is_available"]
     profiles = arrow(night.store.warehouse, ITEM_PROFILES, {"run_date": night.date}, columns)
@@ -211,6 +219,19 @@ def _vectors(night: Night, hashes: pa.ChunkedArray) -> np.ndarray:
     return rows
 
 
+def ndcg(night: Night, log: Log, name: Hashable) -> bootstrap.Resampled:
+    """The NDCG at K of the lists that the night made, as the figure of that name, without anything beside them."""
+    count = len(log.item_id)
+    # Every item alike: what needs to know them is not asked for.
+    ones, nobody = np.ones(count), np.zeros((count, len(ITEM_SLICES)), np.bool_)
+    shelf = Shelf(ones, ones, np.zeros((count, 0), np.float32), nobody)
+    trend = np.zeros(count, np.float32)
+    judging = Judging(log.k, log.repeats_allowed, shelf, trend, [], {}, log.numbers(_everyone(night)))
+    rows = judging.judged(_spread(night, _judged_users(night, log)))
+    first = judging.columns.index((OURS, "ndcg")) + 1
+    return bootstrap.resampled(rows.select("user_id", F.slice("figures", first, 1).alias("figures")), [name])
+
+
 def _segments(night: Night) -> list[str]:
     """The largest segments of the night, ties by name."""
     counted = night.store.read(USER_PROFILES, {"run_date": night.date}).where("segment IS NOT NULL").groupBy("segment")
@@ -218,7 +239,7 @@ def _segments(night: Night) -> list[str]:
     return [row["segment"] for row in largest.select("segment").collect()]
 
 
-def _ranked(night: Night, log: _Log) -> DataFrame:
+def _ranked(night: Night, log: Log) -> DataFrame:
     """user_id, rank, item (-1 where it is not on offer), score of the users' own lists."""
     lists = night.store.read(RANKED_TOPK, {"run_date": night.date}).where("list_kind = 'user'")
     numbered = lists.join(F.broadcast(log.index), "item_id", "left")
@@ -226,7 +247,7 @@ def _ranked(night: Night, log: _Log) -> DataFrame:
     return numbered.select(F.col("list_key").alias("user_id"), "rank", item, "score")
 
 
-def _judged_users(night: Night, log: _Log) -> DataFrame:
+def _judged_users(night: Night, log: Log) -> DataFrame:
     """The users of log.users with truth, with `ours`: their list by number, NULL without one; and `segment`."""
     own = (
         _ranked(night, log)
@@ -242,7 +263,7 @@ def _truth(users: DataFrame) -> DataFrame:
     return users.select("user_id", F.explode("truth").alias("item_id"))
 
 
-def _nominated(night: Night, log: _Log, users: DataFrame) -> DataFrame:
+def _nominated(night: Night, log: Log, users: DataFrame) -> DataFrame:
     """user_id, item_id (its number) and the sources' ranks: what each judged user's list was made from."""
     ranks = [F.col("item").alias("item_id"), *(F.col(f"{source}_rank") for source in SOURCES)]
     rows = night.store.read(CANDIDATES, {"run_date": night.date, "als_model": night.als_model}).join(
@@ -254,7 +275,7 @@ def _nominated(night: Night, log: _Log, users: DataFrame) -> DataFrame:
     return own.unionByName(others)
 
 
-def _predicted(night: Night, log: _Log) -> DataFrame:
+def _predicted(night: Night, log: Log) -> DataFrame:
     """`probability` and `label` of each item of the lists that the ranker ordered: those of users with a history."""
     known = log.users.where("events > 0").select("user_id", "truth")
     if night.config.ranker.kind_values:  # lists ordered by value tell no probability

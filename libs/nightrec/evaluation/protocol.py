@@ -26,23 +26,26 @@ if TYPE_CHECKING:
     from nightrec.runner import Watch
 
 
-def apart(config: Config) -> Config:
-    """The same deployment with tables, models and exports of its own, below its folder of reports."""
-    root = f"{config.paths.reports}/evaluation"
-    own = {name: f"{root}/{name}" for name in ("warehouse", "models", "exports")}
+def apart(config: Config, name: str) -> Config:
+    """The same deployment with tables, models, exports and curves of its own, in a folder among its reports."""
+    root = f"{config.paths.reports}/{name}"
+    own = {"reports": root, **{kind: f"{root}/{kind}" for kind in ("warehouse", "models", "exports")}}
     return config.model_copy(update={"paths": config.paths.model_copy(update=own)})
 
 
-def cuts(config: Config, count: int, days: int) -> list[date]:
-    """The last `count` dates, `days` apart, that have `days` of arrived events after them. Raises UsageError where the
-    log is too short to train before the first."""
-    arrived = raw.ingest_dates(config.paths.raw, "events")
-    needed = days * count + config.ranker.horizon_days * config.ranker.past_cuts
+def cuts(config: Config, count: int, days: int, until: date = date.max) -> list[date]:
+    """The last `count` dates, `days` apart, that have `days` of events after them which had arrived by `until`.
+
+    Raises UsageError where the log is too short to train before the first.
+    """
+    arrived = [day for day in raw.ingest_dates(config.paths.raw, "events") if day <= until]
+    # A training learns from one horizon before what it is judged on, and knows one horizon more.
+    needed = days * count + 2 * config.ranker.horizon_days
     if not arrived or arrived[-1] - timedelta(days=needed) < arrived[0]:
         raise UsageError(
-            f"{count} cuts of {days} days and {config.ranker.past_cuts} training cuts of {config.ranker.horizon_days} "
-            f"days need {needed} days before the last; the {len(arrived)} dates of {config.paths.raw} do not reach so "
-            "far back: ask for fewer or shorter ones"
+            f"{count} cuts of {days} days and a training of twice {config.ranker.horizon_days} days need {needed} days "
+            f"before the last; the {len(arrived)} dates of {config.paths.raw} do not reach so far back: ask for fewer "
+            "or shorter ones"
         )
     return [arrived[-1] - timedelta(days=days * n) for n in range(count, 0, -1)]
 
@@ -51,8 +54,21 @@ def evaluate(
     spark: SparkSession, config: Config, wanted: list[date], days: int, watch: Watch, tell: Callable[[Books], None]
 ) -> Findings:
     """Run and judge each cut in a new warehouse (`config` is `apart`'s); `tell` hears of every stage as it ends."""
-    _remove(spark, config.paths.warehouse)
     judged: list[Cut] = []
+    for night, _ in nights(spark, config, wanted, days, watch, tell):
+        started = time.monotonic()
+        with watch(f"judge {night.date}"):
+            judged.append(judge(night, days))
+        tell(Books("judge", night.date, (), time.monotonic() - started, 0.0))
+    return findings(judged, config.lists.k, days)
+
+
+def nights(
+    spark: SparkSession, config: Config, wanted: list[date], days: int, watch: Watch, tell: Callable[[Books], None]
+) -> Iterator[tuple[Night, set[date]]]:
+    """The night of each cut, trained and run up to ranked_topk, when the `days` after it have been cleaned too; and the
+    dates of which replays with the same settings are there. In a new warehouse: `config` is `apart`'s."""
+    _remove(spark, config.paths.warehouse)
     replayed: set[date] = set()
     for cut in wanted:
         with Night(spark, config, cut, warm=True) as night:
@@ -63,11 +79,7 @@ def evaluate(
         with Night(spark, config, cut + timedelta(days=days)) as later:
             with watch(f"clean_events {later.date}"):
                 tell(runner.run_stage(later, stage("clean_events")))
-            started = time.monotonic()
-            with watch(f"judge {cut}"):
-                judged.append(judge(later.at(cut), days))
-            tell(Books("judge", cut, (), time.monotonic() - started, 0.0))
-    return findings(judged, config.lists.k, days)
+            yield later.at(cut), replayed
 
 
 def _remove(spark: SparkSession, folder: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from nightrec import settings
+from nightrec.adaptive import REPEATS_SHARE
 from nightrec.config import Config
 from nightrec.errors import BadInput, UsageError
 from nightrec.init.columns import ROLES, Choose, Guess, guess
@@ -21,7 +22,6 @@ from nightrec.init.sources import Source, open_source
 from nightrec.tables import EVENT_TYPES
 
 SAMPLE_ROWS = 20_000
-REPEATS_SHARE = 0.3
 # Written beside converted events: only such a folder is replaced by `--force`.
 MARK = "CONVERTED_FROM"
 

@@ -42,6 +42,12 @@ class Interval:
     high: float
     users: int
 
+    @classmethod
+    def of(cls, mean: float, spread: Doubles, users: int) -> Interval:
+        """From what the mean was in each resample."""
+        low, high = np.percentile(spread, [2.5, 97.5])
+        return cls(mean, float(low), float(high), users)
+
     @property
     def error(self) -> float:
         """The standard error that belongs to a normal distribution with these bounds."""
@@ -63,17 +69,18 @@ class Resampled:
 
     def interval(self, name: Hashable, minus: Hashable | None = None) -> Interval | None:
         """The mean of a figure, or of its difference from another one of the same rows; None without any row."""
-        at = self.names.index(name)
-        if not self.counts[at]:
+        users = int(self.counts[self.names.index(name)])
+        if not users:
             return None
-        mean, spread = self._mean(at)
+        mean, spread = self.mean(name)
         if minus is not None:
-            other = self._mean(self.names.index(minus))
+            other = self.mean(minus)
             mean, spread = mean - other[0], spread - other[1]
-        low, high = np.percentile(spread, [2.5, 97.5])
-        return Interval(mean, float(low), float(high), int(self.counts[at]))
+        return Interval.of(mean, spread, users)
 
-    def _mean(self, at: int) -> tuple[float, Doubles]:
+    def mean(self, name: Hashable) -> tuple[float, Doubles]:
+        """The mean of a figure, and in each resample (R); 0 without any row."""
+        at = self.names.index(name)
         return float(self.totals[at] / max(self.counts[at], 1)), self.sums[at] / np.maximum(self.drawn[at], 1)
 
 

@@ -52,13 +52,16 @@ class Blend:
 
 
 def chosen(
-    scores: Mapping[str, Doubles], labels: npt.NDArray[np.float32], worth: Callable[[Doubles], Doubles]
+    scores: Mapping[str, Doubles],
+    labels: npt.NDArray[np.float32],
+    worth: Callable[[Doubles], Doubles],
+    asked: str = "best",
 ) -> tuple[Blend, dict[str, float]]:
     """What serves of LEARNED and PLAIN, and what each was worth on the valid split, in the mean over its users.
 
     `worth` gives a figure per user. Another than the first serves only if it is better by more than one standard error
     of the paired difference: of those the best, ties to the earlier. Choices with a member that `scores` does not have
-    are left out.
+    are left out. `asked` may name one of LEARNED, which then serves whatever it is worth.
     """
     blends: dict[str, Blend] = {}
     by_user: dict[str, Doubles] = {}
@@ -71,7 +74,7 @@ def chosen(
     first = next(iter(by_user))
     clearly_better = [first, *(name for name in by_user if _beats(by_user[name], by_user[first]))]
     found = {name: float(values.mean()) if len(values) else 0.0 for name, values in by_user.items()}
-    return blends[max(clearly_better, key=lambda name: found[name])], found
+    return blends[max(clearly_better, key=lambda name: found[name]) if asked == "best" else asked], found
 
 
 def _beats(one: Doubles, other: Doubles) -> bool:

@@ -11,6 +11,8 @@ from pyspark.sql import functions as F
 from nightrec.tables import RANKER_EXAMPLES
 
 _BUCKETS = 1_000_000
+# Of a single cut one user in so many is for the valid split.
+_VALID_ONE_IN = 5
 
 
 def acted(users: DataFrame, events: DataFrame) -> DataFrame:
@@ -40,12 +42,13 @@ def acted(users: DataFrame, events: DataFrame) -> DataFrame:
 
 def examples(
     candidates: DataFrame, acted: DataFrame, *,
-    as_of: date, cut: date, split: str, negatives_share: float, seed: int,
+    as_of: date, cut: date, split: str | None, negatives_share: float, seed: int,
 ) -> DataFrame:
     """RANKER_EXAMPLES of one cut: the candidates of the users of `acted`, with features as of the cut and a label.
 
     Grain: (cut_date, user_id, item_id). Keeps every positive. The train split keeps `negatives_share` of the others,
     chosen by a hash of user, item and seed; the valid split keeps all, so that its figures are those of whole lists.
+    Without a `split`, as the cut is the only one, some of its users are for validation, all others for training.
     """
     known = candidates.where(F.col("features").isNotNull())
     joined = known.join(acted, known["list_key"] == acted["user_id"])
@@ -55,9 +58,11 @@ def examples(
         "kinds": F.coalesce(F.col("_did.kinds"), F.array().cast("array<string>")),
         "rating": F.col("_did.rating"),
     })
-    kept = labelled if split == "valid" else labelled.where((F.col("label") == 1) | _drawn(negatives_share, seed))
-    fixed = {"as_of_date": F.lit(as_of), "cut_date": F.lit(cut), "split": F.lit(split)}
-    return kept.withColumns(fixed).select(RANKER_EXAMPLES.names)
+    tests = F.pmod(F.xxhash64("user_id", F.lit(seed)), F.lit(_VALID_ONE_IN)) == 0
+    by_user = F.when(tests, "valid").otherwise("train")
+    fixed = {"as_of_date": F.lit(as_of), "cut_date": F.lit(cut), "split": F.lit(split) if split else by_user}
+    kept = (F.col("split") == "valid") | (F.col("label") == 1) | _drawn(negatives_share, seed)
+    return labelled.withColumns(fixed).where(kept).select(RANKER_EXAMPLES.names)
 
 
 def thinned(examples: DataFrame, *, negatives_share: float, seed: int) -> DataFrame:

@@ -124,11 +124,17 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Te
             break
 
     weights.data.copy_(best)
-    return Trained(dumped(network), best_epoch, epochs, *_blended(network, train_split, valid_set, trees, device))
+    decided = _blended(network, train_split, valid_set, trees, device, settings.blend)
+    return Trained(dumped(network), best_epoch, epochs, *decided)
 
 
 def _blended(
-    network: Head, train_split: Split, valid_set: Lessons, trees: Mapping[str, bytes], device: torch.device
+    network: Head,
+    train_split: Split,
+    valid_set: Lessons,
+    trees: Mapping[str, bytes],
+    device: torch.device,
+    asked: str,
 ) -> tuple[Blend, dict[str, float], dict[str, Kind], list[dict[str, Any]]]:
     """The last four of Trained, decided and calibrated on the valid split."""
     valid_split = valid_set.split
@@ -137,7 +143,10 @@ def _blended(
     found |= {name: valid_split.features[:, FEATURES.index(name)] for name in PLAIN}
     scores = {member: values.astype(np.float64) for member, values in found.items()}
     blend, choices = chosen(
-        scores, valid_split.labels, lambda mean: ndcg(valid_split.lists, mean, valid_split.labels, NDCG_AT)
+        scores,
+        valid_split.labels,
+        lambda mean: ndcg(valid_split.lists, mean, valid_split.labels, NDCG_AT),
+        asked,
     )
     plain = sigmoid(np.mean([scores[member] for member in blend.weight], axis=0))
     return blend, choices, *learned(train_split, valid_split, blend.probabilities(scores), plain)

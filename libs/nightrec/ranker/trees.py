@@ -7,6 +7,7 @@ log; their mean was never far from the best of them.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,8 +51,10 @@ def trained(examples: DataFrame, settings: Ranker, workers: int) -> dict[str, by
         "random_state": settings.seed,
         "verbosity": 0,
     }
+    # Else it tells of every tree.
+    logging.getLogger("XGBoost-PySpark").setLevel(logging.WARNING)
     try:
-        binary = SparkXGBClassifier(**shape).fit(ordered.select("features", "label"))
+        binary = SparkXGBClassifier(**shape, verbose=False).fit(ordered.select("features", "label"))
         ranking = SparkXGBRanker(**shape, qid_col="_list", objective="rank:ndcg").fit(ordered)
     finally:
         ordered.unpersist()

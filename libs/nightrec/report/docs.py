@@ -43,9 +43,8 @@ def tables() -> str:
 def _table(table: Table) -> str:
     key = _listed(table.key) or "-"
     unit = _listed(table.partition) or "list that changed"
-    return (
-        f"| `{table.name}` | {table.grain} | {key} | {unit} | {f'`{table.stage}`' if table.stage else 'every stage'} |"
-    )
+    writer = f"`{table.stage}`" if table.stage else {"runs": "trainings and trials"}.get(table.name, "every stage")
+    return f"| `{table.name}` | {table.grain} | {key} | {unit} | {writer} |"
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -52,25 +52,27 @@ def _mean(interval: Interval | None) -> float:
     return interval.mean if interval else 0.0
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(box=None, header_style="bold", title=title, title_justify="left")
+def table(title: str, *columns: str) -> Table:
+    """An empty table: names to the left, figures to the right."""
+    rows = Table(box=None, header_style="bold", title=title, title_justify="left")
     for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=bool(place))
-    return table
+        rows.add_column(column, justify="right" if place else "left", no_wrap=bool(place))
+    return rows
 
 
-def _spread(gain: Interval | None) -> str:
+def spread(gain: Interval | None) -> str:
+    """A difference with its interval; '' for none."""
     return f"{gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})" if gain else ""
 
 
 def _methods(found: Findings, pooled: list[Judged]) -> Table:
-    table = _table("", "method", *_COLUMNS.values(), "coverage", f"{found.ours} has more NDCG by")
+    rows = table("", "method", *_COLUMNS.values(), "coverage", f"{found.ours} has more NDCG by")
     for one in pooled:
         figures = [f"{value.mean:.3f}" if (value := one.figures[name]) else "" for name in _COLUMNS]
         is_ours = one.method == found.ours
-        gain = "" if is_ours else _spread(one.gain)
-        table.add_row(label(one), *figures, f"{one.coverage:.3f}", gain, style="bold" if is_ours else "")
-    return table
+        gain = "" if is_ours else spread(one.gain)
+        rows.add_row(label(one), *figures, f"{one.coverage:.3f}", gain, style="bold" if is_ours else "")
+    return rows
 
 
 def _cut_line(found: Findings, cut: date) -> str:
@@ -82,32 +84,32 @@ def _cut_line(found: Findings, cut: date) -> str:
         return f"{cut}: nobody did anything after it that could be compared with a list."
     return (
         f"{cut}: NDCG {mine.mean:.3f} for {mine.users:,} users; the best baseline there, {label(best)}, "
-        f"{_mean(best.figures['ndcg']):.3f}: {_spread(best.gain)}"
+        f"{_mean(best.figures['ndcg']):.3f}: {spread(best.gain)}"
     )
 
 
 def _slices(found: Findings) -> Table:
     pooled = [one for one in found.slices if one.cut is None]
     best = pooled[0].best if pooled else "the best baseline"
-    table = _table("", "slice", "users", "figure", found.ours, best, "more by")
+    rows = table("", "slice", "users", "figure", found.ours, best, "more by")
     for one in pooled:
         figures = (f"{value.mean:.3f}" for value in (one.ours, one.theirs))
-        table.add_row(one.name, f"{one.ours.users:,}", one.figure, *figures, _spread(one.gain))
-    return table
+        rows.add_row(one.name, f"{one.ours.users:,}", one.figure, *figures, spread(one.gain))
+    return rows
 
 
 def _reached(found: Findings) -> Table:
     """Recall of each source by depth; the union's last."""
     pooled = [one for one in found.reached if one.cut is None]
     depths = sorted({one.depth for one in pooled if one.source != "oracle"})
-    table = _table("", "candidates of", *(f"recall@{depth}" for depth in depths))
+    rows = table("", "candidates of", *(f"recall@{depth}" for depth in depths))
     means = {(one.source, one.depth): one.mean for one in pooled}
     for source in dict.fromkeys(one.source for one in pooled if one.source != "oracle"):
-        table.add_row(source, *(f"{means[source, depth]:.3f}" for depth in depths))
+        rows.add_row(source, *(f"{means[source, depth]:.3f}" for depth in depths))
     for one in pooled:
         if one.source == "oracle":
-            table.add_row(f"NDCG@{one.depth} of the union in the best order", f"{one.mean:.3f}")
-    return table
+            rows.add_row(f"NDCG@{one.depth} of the union in the best order", f"{one.mean:.3f}")
+    return rows
 
 
 def calibration_line(found: Findings) -> str:
@@ -123,13 +125,14 @@ def calibration_line(found: Findings) -> str:
 
 def as_dict(found: Findings) -> dict[str, Any]:
     """Everything, for machines: dates as ISO text."""
-    plain: dict[str, Any] = _plain(asdict(found))
-    return plain
+    machine: dict[str, Any] = plain(asdict(found))
+    return machine
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON has it: dates as ISO text."""
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     return value.isoformat() if isinstance(value, date) else value

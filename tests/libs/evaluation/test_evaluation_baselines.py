@@ -150,3 +150,11 @@ def test_the_best_are_those_of_a_full_sort() -> None:
     for row, columns, count in zip(every, *baselines.best(every, 7), strict=True):
         order = [n for n in np.argsort(-row, kind="stable") if row[n] > -np.inf]
         assert columns[:count].tolist() == order[:7] and (columns[count:] == -1).all()
+
+
+def test_newcomers_get_what_is_popular_from_every_baseline() -> None:
+    items = known(log())
+    plain = scores(baselines.cosine(0.0))
+    found = baselines.for_everyone(baselines.cosine(0.0)(items), items)(Histories.of([batch(log())], WIDTH))
+    assert (plain[-1] == 0).all() and (found[-1] == items.users[:, EVER - 1]).all()
+    assert (found[:-1] == plain[:-1]).all()

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nightrec.ranker.blend import Blend, chosen, platt, sigmoid
+from nightrec.ranker.blend import LEARNED, Blend, chosen, platt, sigmoid
 
 
 def test_the_mean_is_weighted_and_its_sigmoid_a_probability() -> None:
@@ -54,6 +54,9 @@ def test_the_mean_of_all_serves_unless_another_is_clearly_better(
     blend, choices = chosen(scores, labels, worth)
     assert tuple(blend.weight) == expected
     assert set(choices) == {"network", "trees", "all"} | (set(noise) & {"habit_share"})
+    # What is asked for serves, whatever is best.
+    for name, asked in LEARNED.items():
+        assert tuple(chosen(scores, labels, worth, name)[0].weight) == asked
     # Without trees there is one choice.
     assert set(chosen({"network": scores["network"]}, labels, worth)[1]) == {"network"}
 

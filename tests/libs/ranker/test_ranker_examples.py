@@ -86,6 +86,25 @@ def test_training_keeps_every_positive_and_a_stable_share_of_the_others(spark):
     assert {row["split"]: row["count"] for row in last} == {"train": len(kept), "valid": len(kept)}
 
 
+def test_of_a_single_cut_whole_users_are_for_validation(spark):
+    users, items = [f"u{n}" for n in range(200)], [str(n) for n in range(20)]
+    given = ("list_kind", "list_key", "item_id", "features")
+    pairs = spark.createDataFrame([("user", u, i, [7.0]) for u in users for i in items], (
+        "list_kind string, list_key string, item_id string, features array<float>"
+    ))
+    candidates = pairs.select(
+        *(F.lit(None).cast(c.type).alias(c.name) for c in CANDIDATES.columns if c.name not in given), *given
+    )
+    done = spark.createDataFrame([(u, ["0"]) for u in users], "user_id string, acted array<string>")
+    found = build(candidates, done, None, 0.3).groupBy("user_id", "split").agg(
+        F.count("*").alias("rows"), F.sum("label").alias("positives")
+    ).collect()
+    assert len(found) == len(users) and all(row["positives"] == 1 for row in found)
+    valid = [row["rows"] for row in found if row["split"] == "valid"]
+    train = [row["rows"] for row in found if row["split"] == "train"]
+    assert 20 < len(valid) < 60 and set(valid) == {20} and 0.2 < (sum(train) / len(train) - 1) / 19 < 0.4
+
+
 def test_positives_by_split(rows):
     both = rows(RANKER_EXAMPLES, [{"split": "train", "label": 1.0}, {"split": "valid", "label": 0.0}])
     assert positives(both) == {"train": 1, "valid": 0}

@@ -75,7 +75,7 @@ def test_every_default_of_the_reference_is_the_default() -> None:
         for name in field.annotation.model_fields
     }
     given = {(section, name) for section, entries in values.items() for name in entries}
-    assert fields - given == {("profiles", "segment_attribute")}
+    assert fields - given == {("profiles", "segment_attribute"), ("candidates", "repeats_allowed")}
 
 
 def test_what_was_decided_stands_in_force() -> None:

@@ -1,0 +1,197 @@
+"""What each part of the system is worth: the system as it is, and without the part, judged on the same users.
+
+Stages up to the candidates are run once per cut. A variant reads the candidates through a function that leaves its part
+out, labels and learns from what is left, and ranks it: the night's own stages, with the variant's settings. So what is
+measured of a source is what would be lost if it named no item and told the ranker nothing, not what its work costs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import arrow_udf
+
+from nightrec import runner
+from nightrec.config import Config, Ranker
+from nightrec.errors import UsageError
+from nightrec.evaluation import judge, protocol
+from nightrec.features import FEATURES, GROUPS
+from nightrec.metrics import bootstrap
+from nightrec.metrics.bootstrap import Interval
+from nightrec.models import als_model_id, ranker_model_id
+from nightrec.night import Books, Night, View
+from nightrec.pipeline import stage
+from nightrec.tables import CANDIDATES, SOURCES
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from nightrec.runner import Watch
+
+KINDS = ("sources", "features", "heads", "blends", "nights")
+WHOLE = "everything"
+# What a variant runs again; its candidates are there.
+_STAGES = ("ranker_examples", "ranker_model", "ranked_topk")
+MOST_NIGHTS = 4
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The system but for one thing: settings of the ranker, or a view of the candidates."""
+
+    kind: str
+    name: str
+    ranker: Mapping[str, Any] = field(default_factory=dict)
+    view: View | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A variant's NDCG over all cuts, and how much more the whole system has: what the part is worth."""
+
+    kind: str
+    name: str
+    ndcg: Interval
+    worth: Interval
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The whole system's NDCG at `k` over the `days` after each of `cuts`, and the parts, kind by kind."""
+
+    k: int
+    days: int
+    cuts: tuple[date, ...]
+    whole: Interval | None
+    parts: tuple[Part, ...]
+
+
+def variants(config: Config) -> list[Variant]:
+    """Every variant of a deployment, in the order of KINDS; what is switched off cannot be left out."""
+    given = config.candidates
+    # What the log decides is not known yet: habits may be on.
+    off = {"habit"} if given.repeats_allowed is False else set()
+    on = [source for source in SOURCES if getattr(given, source) and source not in off]
+    blends = {"network": "the network alone", "trees": "the trees alone", "all": "network and trees"}
+    ranker = config.ranker
+    return [
+        *(Variant("sources", f"without {name}", view=partial(without_source, source=name)) for name in on),
+        *(Variant("features", f"without features {name}", view=partial(without, groups=[name])) for name in GROUPS),
+        *(
+            Variant("heads", f"the {head} head{', alone' if blend else ''}", {"head": head} | blend)
+            for head in get_args(Ranker.model_fields["head"].annotation)
+            for blend in ({}, {"blend": "network"})[: 2 if ranker.trees else 1]
+            if head != ranker.head
+        ),
+        *(
+            Variant("blends", name, {"blend": blend})
+            for blend, name in blends.items()
+            if ranker.trees and blend != ranker.blend
+        ),
+        *(
+            Variant("nights", f"{count} past {'night' if count == 1 else 'nights'}", {"past_cuts": count})
+            for count in range(1, MOST_NIGHTS + 1)
+            if count != ranker.past_cuts
+        ),
+    ]
+
+
+def chosen(config: Config, asked: Sequence[str]) -> list[Variant]:
+    """The variants of the kinds or names in `asked`; all of them for none. Raises UsageError where one is unknown."""
+    every = variants(config)
+    unknown = sorted(set(asked) - {*KINDS, *(variant.name for variant in every)})
+    if unknown:
+        names = ", ".join(f"'{variant.name}'" for variant in every)
+        raise UsageError(f"no such part: {', '.join(unknown)}; there are {', '.join(KINDS)}, or one of {names}")
+    return [variant for variant in every if not asked or {variant.kind, variant.name} & set(asked)]
+
+
+def without_source(candidates: DataFrame, source: str) -> DataFrame:
+    """CANDIDATES as if the source had named nothing: without those that it alone nominated, and its features 0."""
+    others = [F.col(f"{other}_rank") for other in SOURCES if other != source]
+    left = candidates.where(F.coalesce(*others).isNotNull())
+    groups = [group for group in GROUPS if group.split(" ")[0] == source]
+    kept = without(left, groups, fewer=source)
+    return kept.withColumns({f"{source}_{name}": F.lit(None).cast(type_) for name, type_ in _NOMINATED.items()})
+
+
+_NOMINATED = {"score": "float", "rank": "int"}
+
+
+def without(candidates: DataFrame, groups: Sequence[str], fewer: str = "") -> DataFrame:
+    """CANDIDATES with the features of some groups 0, and one nomination less for those that source `fewer` named."""
+    places = [FEATURES.index(name) for group in groups for name in GROUPS[group]]
+    nominated = F.col(f"{fewer}_rank").isNotNull() if fewer else F.lit(False)
+
+    def changed(features: pa.Array, nominated: pa.Array) -> pa.Array:
+        return cleared(features, nominated.to_numpy(zero_copy_only=False), places)
+
+    clear = arrow_udf(changed, "array<float>")  # type: ignore[call-overload]  # as in ranker/score.py
+    return candidates.withColumn("features", clear("features", nominated))
+
+
+def cleared(features: pa.ListArray, nominated: npt.NDArray[np.bool_], places: Sequence[int]) -> pa.ListArray:
+    """Rows of FEATURES (null stays null) with those at `places` 0; `nominated` rows have lost a nomination."""
+    known = features.is_valid().to_numpy(zero_copy_only=False)
+    values = features.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, len(FEATURES))
+    values[:, FEATURES.index("nomination_count")] -= nominated[known]
+    values[:, list(places)] = 0
+    offsets = np.concatenate([[0], np.cumsum(known) * len(FEATURES)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.ravel()), mask=pa.array(~known))
+
+
+def ablate(
+    spark: SparkSession, config: Config, wanted: list[date], days: int, asked: Sequence[Variant], watch: Watch,
+    tell: Callable[[Books], None],
+) -> Ablation:  # fmt: skip
+    """Run the system and every variant of `asked` at each cut, in a new warehouse (`config` is `protocol.apart`'s)."""
+    found: list[bootstrap.Resampled] = []
+    seconds = dict.fromkeys((variant.name for variant in asked), 0.0)
+    for night, replayed in protocol.nights(spark, config, wanted, days, watch, tell):
+        log = judge.Log.of(night, days, judge.offered(night)["item_id"].combine_chunks())
+        found.append(judge.ndcg(night, log, WHOLE))
+        for variant in asked:
+            started = time.monotonic()
+            changed = _night(night, variant)
+            for books in _run(changed, watch, replayed):
+                tell(books)
+            found.append(judge.ndcg(changed, log, variant.name))
+            seconds[variant.name] += time.monotonic() - started
+        log.users.unpersist()
+    pooled = bootstrap.pooled(found)
+    parts = [
+        Part(variant.kind, variant.name, ndcg, worth, seconds[variant.name])
+        for variant in asked
+        if (ndcg := pooled.interval(variant.name)) and (worth := pooled.interval(WHOLE, minus=variant.name))
+    ]
+    return Ablation(config.lists.k, days, tuple(wanted), pooled.interval(WHOLE), tuple(parts))
+
+
+def _night(night: Night, variant: Variant) -> Night:
+    """The night of a cut with a variant's settings, under the same hold on the warehouse."""
+    ranker = night.config.ranker.model_copy(update=dict(variant.ranker))
+    config = night.config.model_copy(update={"ranker": ranker})
+    models = als_model_id(night.date, config), ranker_model_id(night.date, config)
+    views = {CANDIDATES.name: variant.view} if variant.view else {}
+    return Night(night.spark, config, night.date, *models, night.store, warm=True, views=views)
+
+
+def _run(night: Night, watch: Watch, replayed: set[date]) -> Iterator[Books]:
+    """Past nights that no cut has replayed yet, then what a variant runs again."""
+    yield from runner.replay(night, watch, replayed)
+    replayed |= set(night.training_cuts())
+    for name in _STAGES:
+        with watch(f"{name} {night.date}"):
+            books = runner.run_stage(night, stage(name))
+        yield books

@@ -1,0 +1,35 @@
+"""What the commands share: options, and how they tell of stages and answer people and machines."""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, RenderableType
+
+from nightrec import adaptive
+
+if TYPE_CHECKING:
+    from nightrec.night import Books
+
+ConfigOption = Annotated[Path, typer.Option("--config", metavar="TOML", help="the deployment's nightrec.toml")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print the answer for machines")]
+
+
+def tell(console: Console, books: Books) -> None:
+    """Print a stage's line as it ends, and what it decided of settings that are left to the log."""
+    from nightrec.report.night import stage_line
+
+    for line in (stage_line(books), adaptive.told(books.lines)):
+        if line:
+            console.print(line, soft_wrap=True)
+
+
+def answer(machine: object, people: RenderableType, json: bool) -> None:
+    """Print an answer to standard output: as JSON where a machine asked."""
+    if json:
+        print(dumps(machine, ensure_ascii=False, indent=2, default=str))
+    else:
+        Console(highlight=False).print(people, markup=False)

@@ -1,0 +1,38 @@
+"""What an ablation found, for people and for machines."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from nightrec.report.evaluation import plain, spread, table
+
+if TYPE_CHECKING:
+    from nightrec.evaluation.ablation import Ablation
+
+
+def render(found: Ablation) -> RenderableType:
+    """The parts, kind by kind, those worth most first."""
+    if not found.whole:
+        return Text("Nobody did anything after the cuts that could be compared with a list.")
+    whole = found.whole
+    about = (
+        f"Everything: NDCG@{found.k} {whole.mean:.3f} ({whole.low:.3f} to {whole.high:.3f}), {whole.users:,} times a "
+        f"user in the {found.days} days after {len(found.cuts)} cuts; paired differences, 95 % intervals by users."
+    )
+    tables: list[RenderableType] = []
+    for kind in dict.fromkeys(part.kind for part in found.parts):
+        rows = table(kind, kind, "NDCG", "everything has more by", "seconds")
+        for part in sorted((part for part in found.parts if part.kind == kind), key=lambda part: -part.worth.mean):
+            rows.add_row(part.name, f"{part.ndcg.mean:.3f}", spread(part.worth), f"{part.seconds:.0f}")
+        tables += ["", rows]
+    return Group(Text(about), *tables)
+
+
+def as_dict(found: Ablation) -> dict[str, Any]:
+    """Everything, for machines: dates as ISO text."""
+    machine: dict[str, Any] = plain(asdict(found))
+    return machine
