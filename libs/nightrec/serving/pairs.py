@@ -16,6 +16,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from scipy import sparse
 
+from nightrec.serving import sources_kernel as kernel
+
 Ints = npt.NDArray[np.integer]
 Doubles = npt.NDArray[np.float64]
 Batches = Iterator[pa.RecordBatch]
@@ -133,13 +135,17 @@ def cutting(is_available: npt.NDArray[np.bool_], *ways: Similarity, most: int) -
                 continue
             # Added up: an item's weights come from several workers.
             shape = (int(rows[-1] - rows[0]) + 1, width)
-            total = sparse.csr_matrix((weights[there], (rows[there] - rows[0], columns[there])), shape=shape).tocoo()
-            way, item = np.divmod(total.row + rows[0], width)
-            similarity = np.zeros(total.nnz)
-            for number, of in enumerate(ways):
-                here = way == number
-                similarity[here] = of(item[here], total.col[here], total.data[here])
-            item, neighbour, similarity = nearest(total.row + rows[0], total.col, similarity, most)
+            total = sparse.csr_matrix((weights[there], (rows[there] - rows[0], columns[there])), shape=shape)
+            items = np.repeat(np.arange(shape[0]) + rows[0], np.diff(total.indptr))
+            # The ways lie below one another: where each ends among the entries.
+            ends = np.searchsorted(items, width * np.arange(len(ways) + 1))
+            similarity = np.concatenate([
+                of(items[start:end] - width * way, total.indices[start:end], total.data[start:end])
+                for way, (of, start, end) in enumerate(zip(ways, ends[:-1], ends[1:], strict=True))
+            ])  # fmt: skip
+            able = np.zeros(total.nnz, np.bool_)
+            kernel.screened(total.indptr, similarity.astype(np.float32), most, able)
+            item, neighbour, similarity = nearest(items[able], total.indices[able], similarity[able], most)
             yield pa.RecordBatch.from_pydict({
                 "item_idx": pa.array(item, pa.int32()),
                 "neighbour_idx": pa.array(neighbour, pa.int32()),
@@ -150,9 +156,7 @@ def cutting(is_available: npt.NDArray[np.bool_], *ways: Similarity, most: int) -
 
 
 def nearest(rows: Ints, columns: Ints, similarity: Doubles, most: int) -> tuple[Ints, Ints, Doubles]:
-    """The pairs with similarity above 0, of each row the best `most`; rows in order, best first, ties by column."""
-    kept = similarity > 0
-    rows, columns, similarity = rows[kept], columns[kept], similarity[kept]
+    """Of each row the best `most` pairs; rows in order, best first, ties by column."""
     order = np.lexsort((columns, -similarity, rows))
     rows, columns, similarity = rows[order], columns[order], similarity[order]
     kept = np.arange(len(rows)) - np.searchsorted(rows, rows) < most

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -74,18 +73,16 @@ def test_the_same_bits_however_they_are_spread(
         assert any(not available[a] for a, _, _ in table)  # speaks for others all the same
 
 
-@dataclass(frozen=True)
-class One:
-    """A way in which all pairs are alike."""
-
-    def weights(self, users: pa.RecordBatch, width: int) -> Any:
-        return pairs.shared(users, width)
-
-    def similarity(self, items: Any, neighbours: Any, sums: Any) -> Any:
-        return np.where(items == 2, 0.0, 1.0)
-
-
 def test_ties_go_to_the_smaller_number_and_what_is_not_above_0_is_none(spark: Any) -> None:
+    class One:  # defined here, so that it travels to the workers whole
+        """A way in which all pairs are alike, but those of item 2."""
+
+        def weights(self, users: pa.RecordBatch, width: int) -> Any:
+            return pairs.shared(users, width)
+
+        def similarity(self, items: Any, neighbours: Any, sums: Any) -> Any:
+            return np.where(items == 2, 0.0, 1.0)
+
     users = batch([[(3, 1, 0), (0, 1, 0), (1, 1, 0), (2, 1, 0)]])
     frame = spark.createDataFrame(pa.Table.from_batches([users]))
     found = pairs.neighbours(frame, {"one": One(), "two": One()}, np.ones(4, bool), 2, 3)
