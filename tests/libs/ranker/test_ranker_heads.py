@@ -250,6 +250,6 @@ def test_a_head_is_trained_by_two_processes_and_scores_candidates(
     with torch.no_grad():
         expected = torch.sigmoid(2 * head.scores(given) - 1)
     assert found == pytest.approx(dict(enumerate(expected.tolist())), abs=1e-6)
-    assert len(set(found.values())) > 25
+    assert len(set(found.values())) > 10
     with pytest.raises(NightrecError, match="reads vectors of the encoder bert, the night has those of other; train"):
         at("other")
