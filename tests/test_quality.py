@@ -106,7 +106,7 @@ def test_a_trial_runs_again_what_its_settings_change(spark: SparkSession, shop: 
     assert stages.count("candidates") == stages.count("als_item_factors") == 2 and stages[-1] == "ranked_topk"
     ranked = ["ranker_examples", "ranker_model", "ranked_topk"]
     assert tried(with_settings(settings, {"ranker.dropout": 0.5}))[1] == ranked
-    # Of each training a run: of the factors two, of past and present, of the ranker the last with these settings.
+    # Of each training a run: factors of the past night and of the cut, a ranker for either settings.
     runs = arrow(settings.paths.warehouse, RUNS, columns=["kind", "curves"]).to_pylist()
     assert sorted(row["kind"] for row in runs) == ["als", "als", "ranker", "ranker"]
     assert all(dict(row["curves"])["valid_ndcg"] for row in runs if row["kind"] == "ranker")
