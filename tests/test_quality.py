@@ -9,7 +9,9 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from synthetic import deployment
@@ -17,10 +19,11 @@ from typer.testing import CliRunner
 
 from nightrec import cli, quality
 from nightrec.config import Config, load
-from nightrec.evaluation import protocol
-from nightrec.evaluation.ablation import Variant, ablate
+from nightrec.evaluation import ablation, protocol, trials
+from nightrec.evaluation.ablation import Variant
 from nightrec.evaluation.space import with_settings
 from nightrec.evaluation.trials import NDCG, Bench
+from nightrec.metrics import bootstrap
 from nightrec.night import Books
 from nightrec.store import arrow
 from nightrec.tables import CANDIDATES, RUNS
@@ -47,29 +50,45 @@ def other_taste(candidates: DataFrame) -> DataFrame:
     return candidates.where((F.col("list_kind") != "user") | ~same)
 
 
-def test_what_is_left_out_is_missed(spark: SparkSession, shop: tuple[Path, date]) -> None:
+def answered(monkeypatch: pytest.MonkeyPatch, spark: SparkSession, *words: str) -> dict[str, Any]:
+    """What a command answers machines; its session is one that the test run keeps."""
+
+    @contextmanager
+    def session(*_: object) -> Iterator[tuple[SparkSession, Any, Callable[[Books], None]]]:
+        yield spark, quiet, lambda books: None
+
+    monkeypatch.setattr(quality, "_session", session)
+    ended = CliRunner().invoke(cli.app, [*words, "--json"])
+    assert ended.exit_code == 0, (ended.output, ended.exception)
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def test_what_is_left_out_is_missed(
+    spark: SparkSession, shop: tuple[Path, date], monkeypatch: pytest.MonkeyPatch
+) -> None:
     toml, last = shop
-    settings = protocol.apart(load(toml), "ablation")
     asked = [
         Variant("none", "nothing left out", view=lambda candidates: candidates),
         Variant("half", "the own taste", view=other_taste),
-        Variant("blends", "the network alone", {"blend": "network"}),
     ]
-    told: list[Books] = []
-    found = ablate(spark, settings, protocol.cuts(settings, 1, 7), 7, asked, quiet, told.append)
-    assert found.cuts == (last - timedelta(days=7),) and found.whole
-    parts = {part.name: part for part in found.parts}
+    monkeypatch.setattr(ablation, "chosen", lambda config, parts: asked if parts == ["all of these"] else [])
+    words = ("--config", str(toml), "--cuts", "1", "--days", "7", "--part", "all of these")
+    found = answered(monkeypatch, spark, "ablate", *words)
+    assert found["cuts"] == [(last - timedelta(days=7)).isoformat()]
+    whole, parts = found["whole"], {part["name"]: part for part in found["parts"]}
+    assert set(parts) == {variant.name for variant in asked}
     # The same lists again, to the last user.
-    same = parts["nothing left out"]
-    assert (same.worth.mean, same.worth.low, same.worth.high) == (0, 0, 0) and same.ndcg == found.whole
-    gone = parts["the own taste"]
-    assert gone.worth.low > 0 and gone.worth.mean == pytest.approx(found.whole.mean - gone.ndcg.mean)
-    assert gone.ndcg.users == found.whole.users and set(parts) == {variant.name for variant in asked}
-    # Nothing up to the candidates ran twice, and they are as they were made.
-    stages = [books.stage for books in told]
-    assert stages.count("candidates") == 2 and stages.count("ranker_model") == 1 + len(asked)
-    left = arrow(settings.paths.warehouse, CANDIDATES, {"list_kind": "user"}, ["list_key", "item_id"]).to_pylist()
+    same, gone = parts["nothing left out"], parts["the own taste"]
+    assert (same["worth"]["mean"], same["worth"]["low"], same["worth"]["high"]) == (0, 0, 0) and same["ndcg"] == whole
+    assert gone["worth"]["low"] > 0 and gone["worth"]["mean"] == pytest.approx(whole["mean"] - gone["ndcg"]["mean"])
+    assert gone["ndcg"]["users"] == whole["users"]
+    # The candidates are as they were made, and each date's were made once.
+    warehouse = f"{toml.parent}/reports/ablation/warehouse"
+    left = arrow(warehouse, CANDIDATES, {"list_kind": "user"}, ["list_key", "item_id"]).to_pylist()
     assert any((int(row["list_key"][1:]) - int(row["item_id"][1:])) % 2 == 0 for row in left)
+    history = DeltaTable(f"{warehouse}/candidates").history()
+    assert sum(commit["operation"] == "WRITE" for commit in history) == 2
 
 
 def test_a_trial_runs_again_what_its_settings_change(spark: SparkSession, shop: tuple[Path, date]) -> None:
@@ -87,6 +106,10 @@ def test_a_trial_runs_again_what_its_settings_change(spark: SparkSession, shop: 
     assert stages.count("candidates") == stages.count("als_item_factors") == 2 and stages[-1] == "ranked_topk"
     ranked = ["ranker_examples", "ranker_model", "ranked_topk"]
     assert tried(with_settings(settings, {"ranker.dropout": 0.5}))[1] == ranked
+    # Of each training a run: factors of the past night and of the cut, a ranker for either settings.
+    runs = arrow(settings.paths.warehouse, RUNS, columns=["kind", "curves"]).to_pylist()
+    assert sorted(row["kind"] for row in runs) == ["als", "als", "ranker", "ranker"]
+    assert all(dict(row["curves"])["valid_ndcg"] for row in runs if row["kind"] == "ranker")
     _, stages = tried(with_settings(settings, {"als.alpha": 0.1, "als.rank": 2}))
     assert stages.count("candidates") == 2 and not {"item_profiles", "user_embeddings"} & set(stages)
     # Of the trial before, only what this one made anew is left.
@@ -96,32 +119,36 @@ def test_a_trial_runs_again_what_its_settings_change(spark: SparkSession, shop: 
     assert tried(settings)[0] == own
 
 
-def test_the_commands_answer_machines(
+class Peak:
+    """A bench on which every user is served .1 better with twice the dropout."""
+
+    def __init__(self, spark: SparkSession, config: Config, cuts: list[date], days: int, *_: object) -> None:
+        self.spark, self.config, self.cuts, self.days = spark, config, cuts, days
+
+    def prepare(self, *, afresh: bool) -> None:
+        assert afresh
+
+    def ndcg(self, config: Config) -> list[bootstrap.Resampled]:
+        sums = np.zeros((2, 1, 1 + bootstrap.RESAMPLES))
+        bootstrap.add(np.arange(30, dtype=np.uint64), np.full((30, 1), config.ranker.dropout), sums)
+        return [bootstrap.Resampled((NDCG,), sums[0, :, 0], sums[1, :, 0], sums[0, :, 1:], sums[1, :, 1:])]
+
+
+def test_a_search_ends_in_a_config_that_nights_take(
     spark: SparkSession, shop: tuple[Path, date], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toml, last = shop
-
-    @contextmanager
-    def session(*_: object) -> Iterator[tuple[SparkSession, Any, Callable[[Books], None]]]:
-        yield spark, quiet, lambda books: None
-
-    # One that the test run keeps.
-    monkeypatch.setattr(quality, "_session", session)
-
-    def answered(*words: str) -> dict[str, Any]:
-        ended = CliRunner().invoke(cli.app, [words[0], "--config", str(toml), "--cuts", "1", "--days", "7", *words[1:]])
-        assert ended.exit_code == 0, (ended.output, ended.exception)
-        found: dict[str, Any] = json.loads(ended.stdout)
-        return found
-
-    found = answered("tune", "--key", "ranker.dropout", "--trials", "2", "--date", last.isoformat(), "--json")
-    assert found["cuts"] == [(last - timedelta(days=7)).isoformat()] and len(found["trials"]) == 2
-    assert load(toml.with_name("tuned.toml")).ranker.dropout == (
-        found["best"]["settings"]["ranker.dropout"] if found["is_better"] else 0.1
+    monkeypatch.setattr(trials, "Bench", Peak)
+    yesterday = last - timedelta(days=1)
+    words = ("--config", str(toml), "--cuts", "1", "--days", "7", "--date", yesterday.isoformat())
+    found = answered(
+        monkeypatch, spark, "tune", *words, "--sampler", "grid", "--key", "ranker.dropout", "--trials", "9"
     )
-    runs = arrow(f"{toml.parent}/reports/tuning/warehouse", RUNS, columns=["kind", "curves"]).to_pylist()
-    assert sorted(row["kind"] for row in runs) == ["als", "als", "ranker", "ranker", "trial", "trial"]
-    assert all(dict(row["curves"])["valid_ndcg"] for row in runs if row["kind"] == "ranker")
-    assert list((toml.parent / "reports/tuning/tensorboard").glob("*/events.out.tfevents.*"))
-    found = answered("ablate", "--part", "without als", "--json")
-    assert [part["name"] for part in found["parts"]] == ["without als"] and found["whole"]["mean"] > 0
+    assert found["cuts"] == [(yesterday - timedelta(days=7)).isoformat()] and len(found["trials"]) == 4
+    assert found["is_better"] and found["best"]["settings"] == {"ranker.dropout": 0.5}
+    assert load(Path(found["file"])).ranker.dropout == 0.5 and Path(found["file"]) == toml.with_name("tuned.toml")
+    rows = arrow(f"{toml.parent}/reports/tuning/warehouse", RUNS, columns=["kind"]).to_pylist()
+    assert [row["kind"] for row in rows] == ["trial"] * 4
+    assert len(list((toml.parent / "reports/tuning/tensorboard").glob("trial-*/events.out.tfevents.*"))) == 4
+    # What tune writes is not what it starts from.
+    assert CliRunner().invoke(cli.app, ["tune", "--config", found["file"]]).exit_code != 0

@@ -78,7 +78,7 @@ def ablate(
     days: DaysOption = 14,
     parts: Annotated[
         list[str] | None,
-        typer.Option("--part", metavar="PART", help="sources, features, heads, blends, nights, or a name; repeatable"),
+        typer.Option("--part", metavar="PART", help="sources, features, heads, blends, nights, or by name; repeatable"),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -130,19 +130,20 @@ def tune(
     Example: `nightrec tune --config var/demo/nightrec.toml --minutes 60 --key als.rank --key als.alpha`
     """  # fmt: skip
     from nightrec.errors import UsageError
-    from nightrec.evaluation import protocol, space, tuning
+    from nightrec.evaluation import protocol, tuning
+    from nightrec.evaluation.space import searched
     from nightrec.evaluation.trials import Bench
     from nightrec.report import tuning as page
 
     if config.name == tuning.TUNED:
         raise UsageError(f"{config} is what tune writes; name the file that it extends")
     settings = protocol.apart(configuration.load(config), "tuning")
-    searched = space.searched(settings, keys or [])
+    space = searched(settings, keys or [])
     wanted = protocol.cuts(settings, cuts, days, date.date() if date else day.max)
     budget = trials or (None if minutes else 20)
     console = _console()
     with _session(settings, "tune", console) as (spark, watch, tell):
         bench = Bench(spark, settings, wanted, days, watch, tell)
-        found = tuning.tune(bench, searched, sampler, budget, minutes, lambda line: console.print(line, soft_wrap=True))
+        found = tuning.tune(bench, space, sampler, budget, minutes, lambda line: console.print(line, soft_wrap=True))
     file = tuning.write(found, config)
     answer(page.as_dict(found, file), page.render(found, tuning.verdict(found, config.name), file), json)

@@ -70,9 +70,11 @@ class Bench:
     def prepare(self, *, afresh: bool) -> None:
         """Clean all that will be judged; `afresh` without what an earlier study left, but for its runs."""
         with Night(self.spark, self.config, self.cuts[-1] + timedelta(days=self.days)) as last:
-            for table in TABLES if afresh else ():
-                if table is not RUNS:
-                    last.store.clear(table)
+            if afresh:
+                self.made.clear()
+                for table in TABLES:
+                    if table is not RUNS:
+                        last.store.clear(table)
             self._run(last, stage("clean_events"))
 
     def ndcg(self, config: Config) -> list[bootstrap.Resampled]:
