@@ -117,14 +117,12 @@ def test_a_night_of(name: str, spark: SparkSession, config: Config, tmp_path: Pa
     assert bool(ranker["weights"]) == is_learnable
 
 
-@pytest.mark.parametrize("head", [{"head": "bilinear", "loss": "both"}, {"attention": 5, "loss": "pairwise"}], ids=str)
-def test_a_night_by_text_vectors_and_values(
-    head: dict[str, Any], spark: SparkSession, config: Config, tmp_path: Path
-) -> None:
-    """Heads that read vectors go through the same stages, and lists are ordered by what an item is worth."""
+def test_a_night_by_text_vectors_and_values(spark: SparkSession, config: Config, tmp_path: Path) -> None:
+    """A network that reads vectors goes through the same stages, and lists are ordered by what an item is worth."""
     write(tmp_path / "raw", list(shop(random.Random(5))), 60)
     given = small(config)
-    more = {**head, "trees": 0, "kind_values": {"purchase": 100.0, "click": 1.0}}
+    values = {"purchase": 100.0, "click": 1.0}
+    more = {"attention": 5, "loss": "pairwise", "trees": 0, "kind_values": values}
     given = given.model_copy(update={"ranker": given.ranker.model_copy(update=more)})
     with Night(spark, given, LAST, warm=True) as night:
         for _ in runner.run(night, lambda label: nullcontext()):
