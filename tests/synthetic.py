@@ -124,7 +124,7 @@ def deployment(folder: Path, **sizes: int) -> tuple[Path, Shop]:
             "[lists]", "k = 5", "",
             "[candidates]", "als = 20", "cooccurrence = 20", "text = 20", "segment = 20", "popularity = 20",
             "repeats_allowed = false", "",
-            "[ranker]", "horizon_days = 7", "hidden = [8]", "epochs = 2", "batch = 256", "",
+            "[ranker]", "horizon_days = 7", "hidden = [8]", "epochs = 2", "batch = 256", "trees = 10", "",
         ])
     )
     return config, shop
