@@ -191,7 +191,7 @@ def deploy(folder: str, events: int, smoke: bool) -> int:
         f'[spark]\nmaster = "local[2]"\npartitions = {max(4, math.ceil(made.events / MILLION))}\n'
         f'driver_memory = "{HEAP_GIB:.0f}g"\n'
         # The tests' shop has 40 days; the default horizon asks for more.
-        + ("\n[ranker]\nhorizon_days = 7\nepochs = 2\n" if smoke else "")
+        + ("\n[ranker]\nhorizon_days = 7\nepochs = 2\ntrees = 10\n" if smoke else "")
     )
     return made.events
 
