@@ -58,7 +58,9 @@ def decide(night: Night) -> None:
     for row in before:
         if row["run_date"] == night.date:
             night.book(row["fate"], row["row_count"])
-    days = None if before else span(night.events())
+    # Past the books: a night that decides nothing has read nothing.
+    arrived = night.store.read(CLEAN_EVENTS).where(f"ingest_date <= DATE '{night.date}'")
+    days = None if before else span(arrived)
     if days and (days[1] - days[0]).days + 1 >= adaptive.DAYS:
         later, repeated = repeats(night.events(), *days)
         night.book(adaptive.LATER, later)

@@ -22,6 +22,8 @@ def users(rows):
         {"user_id": "new", "event_count": 0},  # of the snapshot, no event before the cut
     ])
 
+ACTED = "user_id string, acted map<string, struct<kinds: array<string>, rating: double>>"
+
 
 @pytest.fixture
 def events(rows):
@@ -72,8 +74,7 @@ def test_training_keeps_every_positive_and_a_stable_share_of_the_others(spark):
         F.array(F.lit(7.0).cast("float")).alias("features"),
     )
     done = spark.createDataFrame(
-        [("old", {str(n): (["view"], None) for n in range(50)})],
-        "user_id string, acted map<string, struct<kinds: array<string>, rating: double>>",
+        [("old", {str(n): (["view"], None) for n in range(50)})], ACTED
     )
     kept = build(candidates, done, "train", 0.3).select("item_id", "label").collect()
     assert sum(row.label for row in kept) == 50
@@ -95,7 +96,7 @@ def test_of_a_single_cut_whole_users_are_for_validation(spark):
     candidates = pairs.select(
         *(F.lit(None).cast(c.type).alias(c.name) for c in CANDIDATES.columns if c.name not in given), *given
     )
-    done = spark.createDataFrame([(u, ["0"]) for u in users], "user_id string, acted array<string>")
+    done = spark.createDataFrame([(u, {"0": (["view"], None)}) for u in users], ACTED)
     found = build(candidates, done, None, 0.3).groupBy("user_id", "split").agg(
         F.count("*").alias("rows"), F.sum("label").alias("positives")
     ).collect()

@@ -18,6 +18,7 @@ from nightrec.tables import (
     RANKED_TOPK,
     SHORTFALLS,
     USER_PROFILES,
+    WINDOWS,
 )
 
 BEFORE, TONIGHT = dt.date(2026, 3, 9), dt.date(2026, 3, 10)
@@ -105,7 +106,10 @@ def deployment(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
         "text": "",
         "text_hash": "",
     }
-    counts = {"event_count": 0, "user_count": 0, "recent_user_count": 0, "popularity_share": 0.0}
+    counts = {
+        "event_count": 0, "user_count": 0, "recent_user_count": 0, "popularity_share": 0.0,
+        "window_user_counts": [0] * len(WINDOWS), "repeat_user_count": 0,
+    }  # fmt: skip
     profiles = [
         {"run_date": TONIGHT, "item_id": item, "title": title} | empty | counts for item, title in TITLES.items()
     ]
