@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
-from scipy import linalg, sparse
+from scipy import sparse
+
+from nightrec.serving import linear
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -188,11 +190,7 @@ def ease(penalty: float) -> Method:
     Autoencoders for Sparse Data"). N x N dense: for catalogues of some thousand items."""
 
     def learn(items: Items) -> Score:
-        gram = items.together.toarray() + penalty * np.eye(len(items.item_id))
-        inverse = linalg.inv(gram, overwrite_a=True, assume_a="pos")
-        weights = -inverse / np.diag(inverse)
-        np.fill_diagonal(weights, 0)
-        table = weights.astype(np.float32)
+        table = linear.weights(items.together.toarray(), penalty).astype(np.float32)
         return lambda histories: np.asarray(histories.seen @ table)
 
     return learn

@@ -65,7 +65,7 @@ def scored(
     if (width := head.feature_count) not in (0, len(FEATURES)):
         expected = f"expected {len(FEATURES)} features, found {width}"
         raise NightrecError(f"the ranker's weights {weights}: {expected}; train it again")
-    kinds = unpacked(blob).kinds
+    kinds = unpacked(blob).kinds if values else {}
     if unknown := sorted(set(values) - set(kinds)):
         raise NightrecError(
             f"ranker.kind_values names {', '.join(unknown)}, but the ranker {weights} learned from "

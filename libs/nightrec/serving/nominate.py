@@ -69,6 +69,15 @@ class Ragged:
         at = np.repeat(self.offsets[lists] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return Ragged(offsets, self.values[at])
 
+    def part(self, block: slice) -> Ragged:
+        """Those of the lists block.start to block.stop, views of these."""
+        offsets = self.offsets[block.start : block.stop + 1]
+        return Ragged(offsets - offsets[0], self.values[self.entries(block)])
+
+    def entries(self, block: slice) -> slice:
+        """Where the values of the lists block.start to block.stop lie."""
+        return slice(self.offsets[block.start], self.offsets[block.stop])
+
     def and_also(self, other: Ragged) -> Ragged:
         """Those of `other` behind these, list by list."""
         order = np.argsort(np.concatenate([self.rows, other.rows]), kind="stable")
@@ -143,6 +152,15 @@ class Lists:
             ),
             category_share=batch.column("category_shares").flatten().to_numpy(),
         )
+
+    def part(self, block: slice) -> Lists:
+        """The lists block.start to block.stop, views of these: looking for users alike once more would take longer."""
+        own, alike, category = (lists.entries(block) for lists in (self.own, self.alike, self.category))
+        beside = {"own_days": own, "own_age": own, "own_span": own, "likeness": alike, "category_share": category}
+        return Lists(**{
+            name: value.part(block) if isinstance(value, Ragged) else value[beside.get(name, block)]
+            for name, value in vars(self).items()
+        })  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.segment)
@@ -221,7 +239,7 @@ def candidates(
     nominated = nominate(lists, items, counts, is_rising=of_users)
     step = max(1, _BLOCK_BYTES // (_BYTES_PER_ROW * max(sum(counts.values()), 1)))
     for start in range(0, len(lists), step):
-        block = slice(start, start + step)
+        block = slice(start, min(start + step, len(lists)))
         cells = Union.of(nominated, block, items.width)
         at = pa.array(cells.rows + start)
         named = {
@@ -235,7 +253,7 @@ def candidates(
             named[f"{source}_rank"] = pa.array(cells.ranks[source], mask=nobody)
         named["source"] = pa.array(SOURCES, pa.string()).take(pa.array(cells.source))
         named["because_item_id"] = items.item_id.take(pa.array(cells.because, mask=cells.because < 0))
-        named["features"] = _features(Lists.of(batch.slice(start, step), items), items, cells, of_users=of_users)
+        named["features"] = _features(lists.part(block), items, cells, of_users=of_users)
         yield pa.RecordBatch.from_pydict(named)
 
 

@@ -15,6 +15,31 @@ from nightrec.serving.inner_product_kernel import arrange, dot, key_of, reached,
 
 
 @njit(cache=True, nogil=True)
+def _hide(offsets: Any, masked: Any, r: Any, hidden_from: Any) -> None:
+    """Say of each column in masked[offsets[r]:offsets[r + 1]], -1 for none, that list r must not get it."""
+    for n in range(offsets[r], offsets[r + 1]):
+        if masked[n] >= 0:
+            hidden_from[masked[n]] = r
+
+
+@njit(cache=True, nogil=True)
+def _arranged(values: Any, numbers: Any, count: Any, keys: Any, score: Any) -> int:
+    """Put the `count` largest values above 0 with their numbers into `keys`, best first; how many there are.
+
+    Ties go to the smaller number. `score` is room for one float32, as `key_of` and `score_of` want it.
+    """
+    level = reached(values, count) if len(values) > count else 0.0
+    kept = 0
+    for n in range(len(values)):
+        if values[n] >= level and values[n] > 0:
+            score[0] = values[n]
+            keys[kept] = key_of(score, numbers[n])
+            kept += 1
+    arrange(keys[:kept])
+    return min(kept, count)
+
+
+@njit(cache=True, nogil=True)
 def together(
     recent_offsets: Any, recent: Any, weights: Any, indptr: Any, indices: Any, data: Any, factor: Any,
     masked_offsets: Any, masked: Any, width: Any, columns: Any, scores: Any, because: Any,
@@ -29,9 +54,7 @@ def together(
     reached_by, hidden_from = np.full(width, -1), np.full(width, -1)
     score, count = np.empty(1, np.float32), columns.shape[1]
     for r in range(len(columns)):
-        for n in range(masked_offsets[r], masked_offsets[r + 1]):
-            if masked[n] >= 0:
-                hidden_from[masked[n]] = r
+        _hide(masked_offsets, masked, r, hidden_from)
         many = 0
         for e in range(recent_offsets[r], recent_offsets[r + 1]):
             for n in range(indptr[recent[e]], indptr[recent[e] + 1]):
@@ -49,15 +72,7 @@ def together(
                     strongest[c], speaker[c] = share, recent[e]
         for n in range(many):
             values[n] = np.float32(total[touched[n]] * factor[touched[n]])
-        level = reached(values[:many], count) if many > count else 0.0
-        kept = 0
-        for n in range(many):
-            if values[n] >= level and values[n] > 0:
-                score[0] = values[n]
-                keys[kept] = key_of(score, touched[n])
-                kept += 1
-        arrange(keys[:kept])
-        for n in range(min(kept, count)):
+        for n in range(_arranged(values[:many], touched, count, keys, score)):
             c = keys[n] & 0xFFFFFFFF
             columns[r, n], scores[r, n], because[r, n] = c, score_of(keys[n], score), speaker[c]
 
@@ -92,9 +107,7 @@ def first_left(
     for r in range(len(columns)):
         if which[r] < 0:
             continue
-        for n in range(masked_offsets[r], masked_offsets[r + 1]):
-            if masked[n] >= 0:
-                hidden_from[masked[n]] = r
+        _hide(masked_offsets, masked, r, hidden_from)
         kept = 0
         for n in range(offsets[which[r]], offsets[which[r] + 1]):
             if kept == columns.shape[1]:
@@ -111,9 +124,7 @@ def best_own(
     """The K largest `values` of each list's own columns, ties by column, without what it must not get; -1 is none."""
     hidden_from = np.full(width, -1)
     for r in range(len(columns)):
-        for n in range(masked_offsets[r], masked_offsets[r + 1]):
-            if masked[n] >= 0:
-                hidden_from[masked[n]] = r
+        _hide(masked_offsets, masked, r, hidden_from)
         start, end = offsets[r], offsets[r + 1]
         kept = 0
         # By column first, then, stably, by value.
@@ -148,15 +159,7 @@ def alike(
         for n in range(many):
             user = touched[n]
             values[n] = 0 if user == itself[r] else shares[user] / np.sqrt(float(items) * sizes[user])
-        level = reached(values[:many], count) if many > count else 0.0
-        kept = 0
-        for n in range(many):
-            if values[n] >= level and values[n] > 0:
-                score[0] = values[n]
-                keys[kept] = key_of(score, touched[n])
-                kept += 1
-        arrange(keys[:kept])
-        for n in range(min(kept, count)):
+        for n in range(_arranged(values[:many], touched, count, keys, score)):
             found[r, n], likeness[r, n] = keys[n] & 0xFFFFFFFF, score_of(keys[n], score)
 
 
