@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -157,10 +158,11 @@ class Lists:
         """The lists block.start to block.stop, views of these: looking for users alike once more would take longer."""
         own, alike, category = (lists.entries(block) for lists in (self.own, self.alike, self.category))
         beside = {"own_days": own, "own_age": own, "own_span": own, "likeness": alike, "category_share": category}
-        return Lists(**{
+        parts: dict[str, Any] = {
             name: value.part(block) if isinstance(value, Ragged) else value[beside.get(name, block)]
             for name, value in vars(self).items()
-        })  # fmt: skip
+        }
+        return Lists(**parts)
 
     def __len__(self) -> int:
         return len(self.segment)

@@ -36,7 +36,7 @@ def _arranged(values: Any, numbers: Any, count: Any, keys: Any, score: Any) -> i
             keys[kept] = key_of(score, numbers[n])
             kept += 1
     arrange(keys[:kept])
-    return min(kept, count)
+    return int(min(kept, count))
 
 
 @njit(cache=True, nogil=True)
