@@ -12,18 +12,17 @@ from nightrec.tables import CANDIDATES, RANKER_EXAMPLES, USER_PROFILES
 
 
 def run(night: Night) -> None:
-    """Label the candidates of every training cut of the date; the latest cut is the validation split."""
+    """Label the candidates of every training cut of the date, a fold each."""
     settings, cuts = night.config.ranker, night.training_cuts()
     done, frames = [], []
-    for cut in cuts:
+    for fold, cut in enumerate(cuts):
         past = night.at(cut, SAME_DATE)
         candidates = past.read(CANDIDATES, {"run_date": cut, "als_model": past.als_model})
         later = night.events(until=cut + timedelta(days=settings.horizon_days), after=cut)
         done.append(acted(past.read(USER_PROFILES), later))
-        split = ("valid" if cut == cuts[-1] else "train") if len(cuts) > 1 else None
         frames.append(examples(
-            candidates, done[-1], as_of=night.date, cut=cut, seed=settings.seed, split=split,
-            negatives_share=settings.negatives_share,
+            candidates, done[-1], as_of=night.date, cut=cut, seed=settings.seed,
+            fold=fold if len(cuts) > 1 else None, negatives_share=settings.negatives_share,
         ))
     night.replace(RANKER_EXAMPLES, union(frames), {"as_of_date": night.date})
     if len(cuts) < settings.past_cuts:

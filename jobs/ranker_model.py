@@ -1,4 +1,4 @@
-"""ranker_model: the network that orders candidates, trained by Horovod, and the trees beside it, by xgboost on Spark.
+"""ranker_model: the network that orders candidates, and the trees beside it, trained in Horovod's processes.
 
 Grain: one row of ranker_models per model.
 
@@ -16,8 +16,8 @@ from nightrec.features import FEATURES
 from nightrec.launch import on_executors
 from nightrec.models import ranker_model_id
 from nightrec.night import Night, main
-from nightrec.ranker import members, model, trees
-from nightrec.ranker.examples import positives, thinned
+from nightrec.ranker import members, model
+from nightrec.ranker.examples import positives
 from nightrec.ranker.texts import Texts
 from nightrec.ranker.train import train
 from nightrec.runs import Run, record
@@ -32,7 +32,7 @@ from nightrec.tables import (
 )
 
 NOTHING: dict[str, Any] = {
-    "weights": "", "weights_sha256": "", "best_epoch": 0, "epochs": [], "choices": {}, "calibration": [],
+    "weights": "", "weights_sha256": "", "best_epochs": {}, "epochs": [], "choices": {}, "calibration": [],
 }  # fmt: skip
 # What heads over text vectors read beside the examples.
 OF_TEXTS = (ITEM_PROFILES, USER_PROFILES, ITEM_EMBEDDINGS, USER_EMBEDDINGS)
@@ -50,31 +50,28 @@ def run(night: Night) -> None:
         "data_versions": {table.name: night.store.version(table) for table in read},
         "processes": night.config.horovod.processes,
     }  # fmt: skip
-    lacking = " and ".join(split for split, count in found.items() if not count)
-    if lacking:
-        night.book("unlearned", 1, f"no {lacking} example of a user who acted before and after a cut: no ranker yet")
-    row |= NOTHING if lacking else learned(night, row["model_id"])
+    # One fold to learn from, one to be judged on.
+    is_enough = len(found) > 1
+    if not is_enough:
+        night.book("unlearned", 1, f"users who acted before and after a cut: in {len(found)} of 2 folds; no ranker yet")
+    row |= learned(night, row["model_id"]) if is_enough else NOTHING
     key["model_id"] = row["model_id"]
     night.book("written", night.store.put(RANKER_MODELS, [row], key).rows, RANKER_MODELS.name)
 
 
 def learned(night: Night, model_id: str) -> dict[str, Any]:
-    """Train, write the weights, and return what ranker_models keeps of it.
-
-    What is blended how is decided on the latest cut, which the trees then learn from too.
-    """
-    settings, horovod, key = night.config.ranker, night.config.horovod, {"as_of_date": night.date}
-    examples = night.store.read(RANKER_EXAMPLES, key)
-    earlier = trees.trained(examples.where("split = 'train'"), settings, horovod.processes) if settings.trees else {}
-    read = partial(dataset, night.store.warehouse, RANKER_EXAMPLES, key)
-    training = partial(train, read, settings, earlier, texts(night) if settings.reads_vectors else None)
+    """Train, write the weights, and return what ranker_models keeps of it."""
+    settings, horovod = night.config.ranker, night.config.horovod
+    read = partial(dataset, night.store.warehouse, RANKER_EXAMPLES, {"as_of_date": night.date})
+    training = partial(train, read, settings, texts(night) if settings.reads_vectors else None)
     trained = on_executors(night.spark, training, horovod.processes, horovod.start_timeout_s)[0]
-    used = set(trees.KINDS) & set(trained.blend.weight)
-    every = thinned(examples, negatives_share=settings.negatives_share, seed=settings.seed)
-    final = trees.trained(every, settings, horovod.processes) if used else {}
     weights = f"{model_id}/model.safetensors"
-    blob = members.packed(trained.network, final, trained.blend, trained.kinds)
-    curves = {name: [epoch[name] for epoch in trained.epochs] for name in trained.epochs[0] if name != "epoch"}
+    blob = members.packed(trained.networks, trained.trees, trained.blend, trained.kinds)
+    curves = {
+        f"{network}/{name}": [epoch[name] for epoch in trained.epochs if epoch["network"] == network]
+        for network in trained.networks
+        for name in ("train_loss", "valid_loss", "valid_ndcg")
+    }
     record(night.store, night.config.paths.reports, Run(
         "ranker", model_id, night.date, settings.model_dump(),
         {f"ndcg_{name}": worth for name, worth in trained.choices.items()}, curves,
@@ -82,7 +79,7 @@ def learned(night: Night, model_id: str) -> dict[str, Any]:
     ))  # fmt: skip
     return {
         "weights": weights, "weights_sha256": model.write(blob, Path(night.config.paths.models) / weights),
-        "best_epoch": trained.best_epoch, "epochs": trained.epochs, "choices": trained.choices,
+        "best_epochs": trained.best_epochs, "epochs": trained.epochs, "choices": trained.choices,
         "calibration": trained.calibration,
     }  # fmt: skip
 

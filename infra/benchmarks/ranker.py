@@ -66,22 +66,23 @@ def run(report: Report, *, smoke: bool) -> None:
 
 
 def planted(file: Path, count: int, seed: int) -> Path:
-    """`count` train examples and a fifth as many to validate, 100 to a user, whose first features decide the label."""
+    """`count` examples of a fold and a fifth as many of the next, 100 to a user; the first features decide the label."""
     rng = np.random.default_rng(seed)
-    with pq.ParquetWriter(file, _table(rng, 100, "train").schema) as writer:
-        for split, rows in (("train", count), ("valid", count // 5)):
+    with pq.ParquetWriter(file, _table(rng, 100, 0).schema) as writer:
+        for fold, rows in enumerate((count, count // 5)):
             for start in range(0, rows, 100_000):
-                writer.write_table(_table(rng, min(100_000, rows - start), split, start), row_group_size=50_000)
+                writer.write_table(_table(rng, min(100_000, rows - start), fold, start), row_group_size=50_000)
     return file
 
 
-def _table(rng: np.random.Generator, rows: int, split: str, start: int = 0) -> pa.Table:
+def _table(rng: np.random.Generator, rows: int, fold: int, start: int = 0) -> pa.Table:
     values = rng.normal(size=(rows, _WIDTH)).astype(np.float32)
     chance = 1 / (1 + np.exp(-(values[:, 0] * values[:, 1] + 2 * values[:, 2] - 3)))
     number = np.arange(start, start + rows)
     return pa.table({
-        "split": [split] * rows,
-        "cut_date": [dt.date(2026, 2, 10) if split == "train" else dt.date(2026, 2, 24)] * rows,
+        "fold": pa.array([fold] * rows, pa.int32()),
+        "is_lesson": [True] * rows,
+        "cut_date": [(dt.date(2026, 2, 10), dt.date(2026, 2, 24))[fold]] * rows,
         "user_id": [f"user-{user}" for user in number // 100],
         "item_id": [f"item-{item}" for item in number * 7919 % 20_011],
         "label": (rng.random(rows) < chance).astype(np.float32),
@@ -107,7 +108,7 @@ def _training(
     report: Report, spark: Any, file: Path, examples: int, batch: int, runs: int
 ) -> tuple[str, float]:
     """The case, and how much faster two processes are than one."""
-    settings = Ranker(batch=batch, epochs=5, patience=5)
+    settings = Ranker(loss="binary", batch=batch, epochs=5, patience=5, trees=0)
     case = f"training, {examples} examples, batch {batch}"
     found: dict[str, list[dict[str, Any]]] = {}
 
@@ -139,14 +140,16 @@ def _training(
 
 
 def _timed_training(read: Callable[[], Any], settings: Ranker, threads: int) -> dict[str, Any]:
-    """Train in this rank with so many threads, and look at the clock before and after each evaluation."""
+    """Learn from the first fold in this rank with so many threads, and look at the clock around each evaluation."""
     import torch
 
-    from nightrec.ranker import train as trainer
+    from nightrec.ranker import fit
+    from nightrec.ranker.lessons import Lessons
+    from nightrec.ranker.train import splits
 
     started = time.perf_counter()
     stamps: list[tuple[float, float]] = []
-    device, evaluate = trainer._device, trainer.evaluate
+    device, evaluate = fit._device, fit.evaluate
 
     def timed(*arguments: Any) -> tuple[float, float]:
         before = time.perf_counter()
@@ -159,11 +162,13 @@ def _timed_training(read: Callable[[], Any], settings: Ranker, threads: int) -> 
         torch.set_num_threads(threads)
         return found
 
-    trainer._device, trainer.evaluate = bounded, timed
+    fit._device, fit.evaluate = bounded, timed
     try:
-        trained = trainer.train(read, settings, {}, None)
+        examples, _ = splits(read)
+        lessons = examples.before(1)
+        _, curve = fit.fitted(lessons, settings, None, settings.epochs, Lessons.of(examples.of(1), lessons, settings))
     finally:
-        trainer._device, trainer.evaluate = device, evaluate
+        fit._device, fit.evaluate = device, evaluate
     epochs = [after - before for (_, before), (_, after) in itertools.pairwise(stamps)]
     steps = [begun - before for (_, before), (begun, _) in itertools.pairwise(stamps)]
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
@@ -171,14 +176,14 @@ def _timed_training(read: Callable[[], Any], settings: Ranker, threads: int) -> 
         "epoch_s": float(np.median(epochs)),
         "steps_s": float(np.median(steps)),
         "prepare_s": stamps[0][0] - started - float(np.median(steps)),
-        "losses": [(epoch["train_loss"], epoch["valid_loss"]) for epoch in trained.epochs],
+        "losses": [(epoch["train_loss"], epoch["valid_loss"]) for epoch in curve],
         "private_MB": int(status["RssAnon"].split()[0]) / 1024,
         "mapped_MB": (int(status["RssFile"].split()[0]) + int(status["RssShmem"].split()[0])) / 1024,
     }
 
 
-def _network(folder: Path) -> tuple[Path, str]:
-    """A trained-looking network of the default size on disk, and its fingerprint."""
+def _network(folder: Path) -> tuple[Any, Path, str]:
+    """A trained-looking network of the default size, also on disk, and the file's fingerprint."""
     import torch
 
     from nightrec.ranker import heads, members, model
@@ -187,7 +192,8 @@ def _network(folder: Path) -> tuple[Path, str]:
     torch.manual_seed(4)
     made = heads.Network(torch.zeros(_WIDTH), torch.ones(_WIDTH), torch.tensor(-1.0), Ranker().hidden)
     file = folder / "model.safetensors"
-    return file, model.write(members.packed(model.dumped(made), {}, Blend({"network": 1.0}, 1.0, 0.0), {}), file)
+    packed = members.packed({"network_binary": model.dumped(made)}, {}, Blend({"network_binary": 1.0}, 1.0, 0.0), {})
+    return made, file, model.write(packed, file)
 
 
 def _scoring(report: Report, spark: Any, rows: int, runs: int) -> None:
@@ -206,10 +212,10 @@ def _scoring(report: Report, spark: Any, rows: int, runs: int) -> None:
     column = np.arange(_WIDTH)
     matrix = ((number * (2 * column + 3) + column * 7919) % 16_777_213 / 4_194_304 - 2).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        file, sha256 = _network(Path(folder))
+        made, file, sha256 = _network(Path(folder))
         blob = model.read(file, sha256)
-    network = model.loaded(blob).double()
-    direct = members.unpacked(blob).network
+    network = made.double().eval()
+    direct = members.unpacked(blob).networks["network_binary"]
 
     def bare(size: int, threads: int) -> Any:
         torch.set_num_threads(threads)

@@ -257,16 +257,16 @@ class Ranker(_Section):
     horizon_days: Positive = Field(14, description="what a user does in this many days after a cut makes the labels")
     past_cuts: Positive = Field(
         3,
-        description="cuts one horizon apart, as many of these as have a horizon of events before them; the latest is "
-        "for early stopping and for choosing, of a single one a fifth of its users",
+        description="cuts one horizon apart, as many of these as have a horizon of events before them; each but the "
+        "first judges what was learned from those before it, of a single one a fifth of its users",
     )
     negatives_share: float = Field(
         0.4, gt=0, le=1, description="share of the examples without action that is kept for training"
     )
     loss: Literal["binary", "pairwise", "listwise", "both", "squared"] = Field(
-        "binary",
+        "both",
         description="of the network. binary: cross-entropy of each example; pairwise: of two of a list, one acted on; "
-        "listwise: of a softmax over the list; both: mean of binary and listwise; squared: error of ratings",
+        "listwise: of a softmax over the list; both: a network by binary, one by listwise; squared: error of ratings",
     )
     head: Literal["deep", "bilinear", "cosine", "product"] = Field(
         "deep",
@@ -307,9 +307,14 @@ class Ranker(_Section):
     tree_rows: float = Field(0.8, gt=0, le=1, description="share of the examples drawn for each tree")
     tree_features: float = Field(0.5, gt=0, le=1, description="share of the features drawn for each tree")
     blend: Literal["best", "network", "trees", "all"] = Field(
-        "best", description="whose scores are averaged; best: all, unless others order the latest cut clearly better"
+        "best", description="whose scores are averaged; best: all, unless others order the past cuts clearly better"
     )
     seed: int = 17
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """A network for each."""
+        return ("binary", "listwise") if self.loss == "both" else (self.loss,)
 
     @property
     def reads_vectors(self) -> bool:

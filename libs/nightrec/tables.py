@@ -291,11 +291,13 @@ RANKER_EXAMPLES = Table(
         Column("as_of_date", "date", "training date: labels rest on nothing that arrived later"),
         Column("cut_date", "date", "features rest on nothing that arrived after this date"),
         Column(
-            "split",
-            "string",
-            "train, or valid: the latest cut, for early stopping",
-            check="split IN ('train', 'valid')",
+            "fold",
+            "int",
+            "number of the cut in order of time, from 0; of a single cut, 1 for a fifth of its users and else 0. It "
+            "judges what was learned from all folds before",
+            check="fold >= 0",
         ),
+        Column("is_lesson", "boolean", "whether a ranker learns from it: acted on, or drawn among the others"),
         _USER_ID,
         _ITEM_ID,
         Column(
@@ -324,13 +326,13 @@ RANKER_MODELS = Table(
         Column("features", "array<string>", "feature names in order"),
         *_TRAINED_FROM,
         Column("processes", "int", "Horovod processes"),
-        Column("best_epoch", "int", "1-based epoch whose weights were kept; 0: none"),
+        Column("best_epochs", "map<string,int>", "of each network, the 1-based epoch of lowest loss on the last fold"),
         Column(
             "epochs",
-            "array<struct<epoch:int,train_loss:double,valid_loss:double,valid_ndcg:double>>",
-            "metrics per epoch",
+            "array<struct<network:string,epoch:int,train_loss:double,valid_loss:double,valid_ndcg:double>>",
+            "metrics per epoch of each network, judged on the last fold",
         ),
-        Column("choices", "map<string,double>", "NDCG on the latest cut of each blend; the largest serves"),
+        Column("choices", "map<string,double>", "NDCG of each blend, pooled over the folds from the second on"),
         Column(
             "calibration",
             "array<struct<kind:string,positives:bigint,error_before:double,error_after:double>>",

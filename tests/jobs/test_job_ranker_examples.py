@@ -63,8 +63,8 @@ def test_an_event_counts_on_the_side_of_the_cut_on_which_it_arrived(training, st
     assert {(row.cut_date, row.item_id, row.label) for row in found} == {
         (cut, item, float(item in positives)) for cut, positives in POSITIVES.items() for item in ARRIVED
     }
-    splits = {(row.as_of_date, row.cut_date, row.split) for row in found}
-    assert splits == {(AS_OF, TRAIN, "train"), (AS_OF, VALID, "valid")}
+    folds = {(row.as_of_date, row.cut_date, row.fold) for row in found}
+    assert folds == {(AS_OF, TRAIN, 0), (AS_OF, VALID, 1)}
     assert {(row.cut_date, *row.features) for row in found} == {(TRAIN, 10.0), (VALID, 24.0)}  # as of their cut
     assert (books.rows("written"), books.rows("positive"), books.rows("missed")) == (12, 4, 1)
 
@@ -87,7 +87,7 @@ def test_a_short_log_has_one_cut_and_says_so(training, store, rows):
     ]))
     books = training.run("ranker_examples", run)
     found = store.read(RANKER_EXAMPLES).collect()
-    assert {row.cut_date for row in found} == {VALID} and {row.split for row in found} == {"train", "valid"}
+    assert {row.cut_date for row in found} == {VALID} and {row.fold for row in found} == {0, 1}
     assert len(found) == 80 and books.rows("positive") == 40
     assert ("cut", "of 2: the log reaches no further back", 1) in books.lines
 

@@ -12,7 +12,7 @@ from nightrec_jobs.ranker_model import run
 from nightrec.features import FEATURES
 from nightrec.models import ranker_model_id
 from nightrec.night import Night
-from nightrec.ranker import model
+from nightrec.ranker import members, model
 from nightrec.ranker.blend import PLAIN
 from nightrec.store import arrow
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
@@ -29,7 +29,7 @@ def training(spark, config, store) -> Night:
 def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, store):
     values = np.random.default_rng(2).normal(size=(400, len(FEATURES)))
     store.put(RANKER_EXAMPLES, [
-        {"as_of_date": AS_OF, "cut_date": AS_OF, "split": "valid" if n % 4 else "train", "user_id": f"u{n % 7}",
+        {"as_of_date": AS_OF, "cut_date": AS_OF, "fold": n % 3, "is_lesson": True, "user_id": f"u{n % 7}",
          "item_id": f"i{n}", "label": float(row[0] > 0), "kinds": ["view"] if row[0] > 0 else [], "rating": None,
          "features": row.tolist()}
         for n, row in enumerate(values)
@@ -42,30 +42,33 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
     assert row["as_of_date"] == AS_OF and row["features"] == list(FEATURES) and row["processes"] == 2
     assert dict(row["data_versions"]) == {"ranker_examples": store.version(RANKER_EXAMPLES)}
     assert dict(row["settings"])["hidden"] == "(8,)"
-    assert [epoch["epoch"] for epoch in row["epochs"]] == [1, 2] and row["best_epoch"] in (1, 2)
+    names = ("network_binary", "network_listwise")
+    assert [(one.pop("network"), one.pop("epoch")) for one in row["epochs"]] == [(n, e) for n in names for e in (1, 2)]
     assert all(np.isfinite(list(epoch.values())).all() for epoch in row["epochs"])
+    assert {name: epoch in (1, 2) for name, epoch in row["best_epochs"]} == dict.fromkeys(names, True)
     file = Path(training.config.paths.models) / row["weights"]
     assert file.parts[-2:] == (row["model_id"], "model.safetensors")
-    assert len(model.loaded(model.read(file, row["weights_sha256"])).mean) == len(FEATURES)
+    ranker = members.unpacked(model.read(file, row["weights_sha256"]))
+    assert set(ranker.networks) == set(names) and ranker.feature_count == len(FEATURES)
     by_kind = {line["kind"]: line for line in row["calibration"]}
     assert set(by_kind) == {"any", "view"} and by_kind["view"]["positives"] == by_kind["any"]["positives"] > 0
     assert set(dict(row["choices"])) == {"network", "trees", "all", *PLAIN}
     assert books.rows("written") == 1
 
     training.run("ranker_model", run)
-    (again,) = arrow(store.warehouse, RANKER_MODELS).to_pylist()
-    assert again == row
+    again, first = arrow(store.warehouse, RANKER_MODELS).to_pylist()[0], row
+    assert (again["weights_sha256"], again["choices"]) == (first["weights_sha256"], first["choices"])
 
 
 def test_nothing_to_learn_from_is_a_row_without_weights(training, store):
     store.put(RANKER_EXAMPLES, [
-        {"as_of_date": AS_OF, "cut_date": AS_OF, "split": "train", "user_id": "u", "item_id": "i", "label": 1.0,
-         "kinds": [], "rating": None, "features": [0.0] * len(FEATURES)}
+        {"as_of_date": AS_OF, "cut_date": AS_OF, "fold": 0, "is_lesson": True, "user_id": "u", "item_id": "i",
+         "label": 1.0, "kinds": [], "rating": None, "features": [0.0] * len(FEATURES)}
     ], {"as_of_date": AS_OF})
     books = training.run("ranker_model", run)
     (row,) = arrow(store.warehouse, RANKER_MODELS).to_pylist()
-    assert row["weights"] == "" and row["best_epoch"] == 0 and not row["epochs"] and not row["choices"]
+    assert row["weights"] == "" and not row["best_epochs"] and not row["epochs"] and not row["choices"]
     assert [reason for fate, reason, _ in books.lines if fate == "unlearned"] == [
-        "no valid example of a user who acted before and after a cut: no ranker yet"
+        "users who acted before and after a cut: in 1 of 2 folds; no ranker yet"
     ]
     assert not Path(training.config.paths.models).exists()

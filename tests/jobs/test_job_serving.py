@@ -69,9 +69,9 @@ def ready(night, rows, monkeypatch):
         "settings": [],
         "data_versions": [],
         "processes": 1,
-        "best_epoch": 1,
+        "best_epochs": {},
         "epochs": [],
-        "choices": [],
+        "choices": {},
         "calibration": [],
     }
     put(RANKER_MODELS, [ranker], {"as_of_date": NIGHT, "model_id": "ranker"})

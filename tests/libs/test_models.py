@@ -30,9 +30,9 @@ def train(night: Night, as_of: dt.date, als: str, ranker: str) -> None:
         "settings": [],
         "data_versions": [],
         "processes": 2,
-        "best_epoch": 1,
+        "best_epochs": {},
         "epochs": [],
-        "choices": [],
+        "choices": {},
         "calibration": [],
     }
     night.store.put(RANKER_MODELS, [model], {"as_of_date": as_of, "model_id": ranker})

@@ -1,13 +1,13 @@
 """What the members of a ranker say together: a weighted mean of their scores, made a probability again.
 
-Members are the network and the trees, or a single feature where nothing learned is better. Each one's score is divided
-by its spread over the valid split, so that a weight means the same for all of them; the mean is turned into a
+Members are the networks and the trees, or a single feature where nothing learned is better. Each one's score is divided
+by its spread over what is judged, so that a weight means the same for all of them; the mean is turned into a
 probability by Platt's sigmoid (Platt 1999, "Probabilistic Outputs for Support Vector Machines"), which keeps the order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +17,8 @@ Doubles = npt.NDArray[np.float64]
 
 # The least slope of a sigmoid.
 _FLAT = 0.01
-# Members that may be averaged; the first whose members are all there serves unless another is clearly better: the mean
-# of all was never far from the best, whichever that was, and one window of 350 users ranked them the wrong way round.
-LEARNED: dict[str, tuple[str, ...]] = {
-    "all": ("network", "binary", "ranking"),
-    "network": ("network",),
-    "trees": ("binary", "ranking"),
-}
+# What the names of networks begin with; members that are neither these nor features are trees.
+NETWORK = "network_"
 # Features that may serve alone, where what was learned is clearly worse than the order of one source.
 PLAIN = (
     "als_rising_share", "cooccurrence_rising_share", "linear_share", "linear_rising_share", "habit_share",
@@ -51,23 +46,31 @@ class Blend:
         return total
 
 
+def learned(members: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The blends of networks and trees, without their features; the first serves unless another is clearly better: the
+    mean of all was never far from the best, whichever that was, and one window of 350 users ranked them the wrong way
+    round."""
+    networks = tuple(member for member in members if member.startswith(NETWORK))
+    trees = tuple(member for member in members if member not in (*networks, *PLAIN))
+    found = {"all": networks + trees, "network": networks, "trees": trees}
+    return found if trees else {"network": networks}
+
+
 def chosen(
     scores: Mapping[str, Doubles],
     labels: npt.NDArray[np.float32],
     worth: Callable[[Doubles], Doubles],
     asked: str = "best",
 ) -> tuple[Blend, dict[str, float]]:
-    """What serves of LEARNED and PLAIN, and what each was worth on the valid split, in the mean over its users.
+    """What serves, of what was `learned` and of PLAIN, and what each was worth in the mean over lists.
 
-    `worth` gives a figure per user. Another than the first serves only if it is better by more than one standard error
-    of the paired difference: of those the best, ties to the earlier. Choices with a member that `scores` does not have
-    are left out. `asked` may name one of LEARNED, which then serves whatever it is worth.
+    `worth` gives a figure per list. Another than the first serves only if it is better by more than one standard error
+    of the paired difference: of those the best, ties to the earlier. `asked` may name a blend of what was learned, and
+    that then serves whatever it is worth.
     """
     blends: dict[str, Blend] = {}
     by_user: dict[str, Doubles] = {}
-    for name, members in {**LEARNED, **{name: (name,) for name in PLAIN}}.items():
-        if any(member not in scores for member in members):
-            continue
+    for name, members in {**learned(scores), **{name: (name,) for name in PLAIN if name in scores}}.items():
         weight = {member: 1 / max(float(scores[member].std()), 1e-9) / len(members) for member in members}
         mean = Blend(weight, 1.0, 0.0).mean(scores)
         blends[name], by_user[name] = Blend(weight, *platt(mean, labels)), worth(mean)

@@ -1,6 +1,6 @@
 """The examples as one Arrow file per host, mapped into memory by its training processes, in canonical order.
 
-Letters: N examples of a split, F features. A list is a user's candidates at one cut. The order of cut, user and item
+Letters: N examples of a split, F features. A list is a user's candidates at one cut. The order of fold, cut, user, item
 does not depend on how the table's files were written. The file's pages belong to the system, which holds each of them
 once for all processes of the host and drops what nobody touches.
 """
@@ -27,8 +27,9 @@ Ints = npt.NDArray[np.int32]
 
 _FILE = "examples.arrow"
 _SCHEMA = pa.schema({
-    "list": pa.int32(),  # a number per cut and user, ascending
-    "item": pa.int32(),  # a number per item id, ascending with it, the same in both splits
+    "fold": pa.int32(),
+    "list": pa.int32(),  # a number per cut and user, ascending within a fold
+    "item": pa.int32(),  # a number per item id, ascending with it
     "label": pa.float32(),
     "kinds": pa.int32(),  # bit n: acted on by EVENT_TYPES[n]
     "rating": pa.float32(),  # NaN without one
@@ -41,12 +42,15 @@ _ROWS = 65_536
 
 @dataclass(frozen=True)
 class Split:
-    """N examples in order of cut, user and item. `lists` and `items` (N,) are numbers, `labels` (N,) 0 or 1, `kinds`
-    (N,) of events as bits, `ratings` (N,) NaN where there is none; `features` (N, F).
+    """N examples in order of fold, cut, user and item, from row `first` of all. `folds`, `lists` and `items` (N,) are
+    numbers, `labels` (N,) 0 or 1, `kinds` (N,) of events as bits, `ratings` (N,) NaN where there is none; `features`
+    (N, F).
 
     Views of a mapped file, not to be written to.
     """
 
+    first: int
+    folds: Ints
     lists: Ints
     items: Ints
     labels: Floats
@@ -57,6 +61,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def part(self, start: int, stop: int) -> Split:
+        """The rows from `start` up to `stop`, without a copy."""
+        rows = slice(start, stop)
+        return Split(
+            self.first + start, self.folds[rows], self.lists[rows], self.items[rows], self.labels[rows],
+            self.kinds[rows], self.ratings[rows], self.features[rows],
+        )  # fmt: skip
+
     def scale(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Mean and population standard deviation (F,) of the features, in double precision, block by block."""
         blocks = [self.features[start : start + _ROWS] for start in range(0, len(self), _ROWS)]
@@ -65,18 +77,40 @@ class Split:
         return mean, np.sqrt(squares / len(self))
 
 
-def write(rows: Dataset, folder: Path) -> Keys:
-    """Put the splits into FOLDER/examples.arrow, one record batch each: 4 F + 20 bytes per example; returns their keys.
+@dataclass(frozen=True)
+class Examples:
+    """What is learned from, and what is judged: all examples of each fold but 0, lessons among them."""
 
-    `rows` are those of one version of the table. They are read twice, keys first. Memory: 130 MB and 90 bytes per
-    example (10 million: 1 GB), but no feature beyond a block
+    lessons: Split
+    judged: Split
+
+    @property
+    def windows(self) -> list[int]:
+        """The folds on which something can be judged: those with a positive, but the first of them."""
+        return list(map(int, np.unique(self.lessons.folds[self.lessons.labels > 0])[1:]))
+
+    def before(self, fold: int) -> Split:
+        """The lessons of the folds before one."""
+        return self.lessons.part(0, int(np.searchsorted(self.lessons.folds, fold)))
+
+    def of(self, fold: int) -> Split:
+        """All examples of a fold."""
+        start, stop = np.searchsorted(self.judged.folds, [fold, fold + 1])
+        return self.judged.part(int(start), int(stop))
+
+
+def write(rows: Dataset, folder: Path) -> Keys:
+    """Put lessons and judged examples into FOLDER/examples.arrow, a record batch each: 4 F + 24 bytes a row; the keys.
+
+    `rows` are those of one version of the table. They are read twice, keys first. Memory: 130 MB and 110 bytes per
+    example (10 million: 1.2 GB), but no feature beyond a block
     at a time; the folder holds the features twice for a moment.
-    Raises BadInput where a split has no positive, or features of another length than FEATURES.
+    Raises BadInput where fewer than two folds have a positive, or features of another length than FEATURES.
     """
     keys = _canonical(rows)
     # Arrow writes a record batch from one piece of memory: a file again, for the features need not fit otherwise.
     scratch = folder / "features"
-    features = np.memmap(scratch, np.float32, "w+", shape=(len(keys.place), len(FEATURES)))
+    features = np.memmap(scratch, np.float32, "w+", shape=(len(keys.lists), len(FEATURES)))
     start = 0
     for batch in _batches(rows, ["features"]):
         values = batch["features"].flatten().to_numpy(zero_copy_only=False)
@@ -85,38 +119,42 @@ def write(rows: Dataset, folder: Path) -> Keys:
                 f"ranker_examples: expected {len(FEATURES)} features per example, found {len(values) / len(batch):g}; "
                 "run ranker_examples for this date again"
             )
-        features[keys.place[start : start + len(batch)]] = values.reshape(len(batch), len(FEATURES))
+        values = values.reshape(len(batch), len(FEATURES))
+        for places in keys.places:
+            at = places[start : start + len(batch)]
+            features[at[at >= 0]] = values[at >= 0]
         start += len(batch)
     with pa.OSFile(str(folder / _FILE), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
-        train = int(keys.trains.sum())
-        for part in (slice(0, train), slice(train, None)):
+        for part in (slice(0, keys.lessons), slice(keys.lessons, None)):
             values = pa.FixedSizeListArray.from_arrays(pa.array(features[part].reshape(-1)), len(FEATURES))
-            columns = [pa.array(column[part]) for column in (keys.lists, keys.items, *keys.told)]
+            columns = [pa.array(column[part]) for column in (keys.folds, keys.lists, keys.items, *keys.told)]
             writer.write_batch(pa.record_batch([*columns, values], schema=_SCHEMA))
     scratch.unlink()
     return keys
 
 
-def mapped_splits(folder: Path) -> tuple[Split, Split]:
-    """The splits of a file that `write` made, without reading them."""
+def mapped(folder: Path) -> Examples:
+    """The examples of a file that `write` made, without reading them."""
     file = pa.ipc.open_file(pa.memory_map(str(folder / _FILE)))
-    train, valid = (_split(file.get_batch(number)) for number in range(2))
-    return train, valid
+    lessons = _split(file.get_batch(0), 0)
+    return Examples(lessons, _split(file.get_batch(1), len(lessons)))
 
 
-def _split(batch: pa.RecordBatch) -> Split:
+def _split(batch: pa.RecordBatch, first: int) -> Split:
     features = batch["features"].flatten().to_numpy().reshape(-1, len(FEATURES))
-    lists, items, labels, kinds, ratings = (batch[name].to_numpy() for name in _SCHEMA.names[:-1])
-    return Split(lists, items, labels, kinds, ratings, features)
+    folds, lists, items, labels, kinds, ratings = (batch[name].to_numpy() for name in _SCHEMA.names[:-1])
+    return Split(first, folds, lists, items, labels, kinds, ratings, features)
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Of each row as it comes its `place` in the file. In the file's order: whether it `trains`; its cut, user and item
-    by number in `cut_dates`, `user_ids` and `item_ids`, which ascend; its list; and the other columns `told`."""
+    """Of each row as it comes its `places` in the file, among the lessons and among the judged, -1 for none. In the
+    file's order, of which the first so many are `lessons`: fold; cut, user and item by number in `cut_dates`,
+    `user_ids` and `item_ids`, which ascend; its list; and the other columns `told`."""
 
-    place: npt.NDArray[np.int64]
-    trains: npt.NDArray[np.bool_]
+    places: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+    lessons: int
+    folds: Ints
     cuts: Ints
     users: Ints
     items: Ints
@@ -131,31 +169,41 @@ def _canonical(rows: Dataset) -> Keys:
     names = ["cut_date", "user_id", "item_id"]
     keys: dict[str, list[pa.DictionaryArray]] = {name: [] for name in names}
     labels, kinds, ratings = [np.empty(0, np.float32)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
-    trains = [np.empty(0, np.bool_)]
-    for batch in _batches(rows, ["split", "label", "kinds", "rating", *names]):
+    fold, lesson = [np.empty(0, np.int32)], [np.empty(0, np.bool_)]
+    for batch in _batches(rows, ["fold", "is_lesson", "label", "kinds", "rating", *names]):
         for name, found in keys.items():
             found.append(batch[name].dictionary_encode())
         labels.append(batch["label"].to_numpy(zero_copy_only=False).astype(np.float32))
         kinds.append(_bits(batch["kinds"]))
         ratings.append(pc.fill_null(batch["rating"], np.nan).to_numpy(zero_copy_only=False).astype(np.float32))
-        trains.append(pc.equal(batch["split"], "train").to_numpy(zero_copy_only=False))
-    label, train = np.concatenate(labels), np.concatenate(trains)
-    for name, chosen in (("train", train), ("valid", ~train)):
-        if not label[chosen].any():
-            raise BadInput(
-                f"ranker_examples: no {name} example with an action; run ranker_examples for this date first"
-            )
+        fold.append(batch["fold"].to_numpy())
+        lesson.append(batch["is_lesson"].to_numpy(zero_copy_only=False))
+    label, folds, teaches = np.concatenate(labels), np.concatenate(fold), np.concatenate(lesson)
+    if len(np.unique(folds[label > 0])) < 2:
+        raise BadInput(
+            "ranker_examples: no two folds with an action, one to learn from and one to be judged on; "
+            "run ranker_examples for this date first"
+        )
     (cuts, cut_dates), (users, user_ids), (items, item_ids) = (_ranks(keys.pop(name)) for name in names)
-    order = np.lexsort((items, users, cuts, ~train))
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    train, cuts, users = train[order], cuts[order], users[order]
+    order = np.lexsort((items, users, cuts, folds))
     begins = np.zeros(len(order), np.int32)
-    for part in (train, cuts, users):
-        begins[1:] |= np.diff(part) != 0
-    told = (label[order], np.concatenate(kinds)[order], np.concatenate(ratings)[order])
-    lists = np.cumsum(begins, dtype=np.int32)
-    return Keys(place, train, cuts, users, items[order], cut_dates, user_ids, item_ids, lists, told)
+    for part in (folds, cuts, users):
+        begins[1:] |= np.diff(part[order]) != 0
+    lists = np.empty_like(begins)
+    lists[order] = np.cumsum(begins, dtype=np.int32)
+    lessons, judged = order[teaches[order]], order[folds[order] > 0]
+    places = (_places(lessons, 0, len(order)), _places(judged, len(lessons), len(order)))
+    row = np.concatenate([lessons, judged])
+    told = (label[row], np.concatenate(kinds)[row], np.concatenate(ratings)[row])
+    of_row = (folds[row], cuts[row], users[row], items[row])
+    return Keys(places, len(lessons), *of_row, cut_dates, user_ids, item_ids, lists[row], told)
+
+
+def _places(rows: npt.NDArray[np.int64], first: int, of: int) -> npt.NDArray[np.int64]:
+    """Where each of so many rows is, when `rows` lie one after another from `first`; -1 for those not among them."""
+    places = np.full(of, -1)
+    places[rows] = np.arange(first, first + len(rows))
+    return places
 
 
 def _bits(kinds: pa.ListArray) -> Ints:

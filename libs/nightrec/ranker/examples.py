@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from nightrec.tables import RANKER_EXAMPLES
 
 _BUCKETS = 1_000_000
-# Of a single cut one user in so many is for the valid split.
+# Of a single cut one user in so many is fold 1.
 _VALID_ONE_IN = 5
 
 
@@ -42,13 +42,13 @@ def acted(users: DataFrame, events: DataFrame) -> DataFrame:
 
 def examples(
     candidates: DataFrame, acted: DataFrame, *,
-    as_of: date, cut: date, split: str | None, negatives_share: float, seed: int,
+    as_of: date, cut: date, fold: int | None, negatives_share: float, seed: int,
 ) -> DataFrame:
     """RANKER_EXAMPLES of one cut: the candidates of the users of `acted`, with features as of the cut and a label.
 
-    Grain: (cut_date, user_id, item_id). Keeps every positive. The train split keeps `negatives_share` of the others,
-    chosen by a hash of user, item and seed; the valid split keeps all, so that its figures are those of whole lists.
-    Without a `split`, as the cut is the only one, some of its users are for validation, all others for training.
+    Grain: (cut_date, user_id, item_id). Lessons are every positive, and `negatives_share` of the others, chosen by a
+    hash of user, item and seed. Fold 0 keeps its lessons alone; later ones keep all, so that figures on them are those
+    of whole lists. Without a `fold`, as the cut is the only one, some of its users are fold 1, all others fold 0.
     """
     known = candidates.where(F.col("features").isNotNull())
     joined = known.join(acted, known["list_key"] == acted["user_id"])
@@ -59,16 +59,13 @@ def examples(
         "rating": F.col("_did.rating"),
     })
     tests = F.pmod(F.xxhash64("user_id", F.lit(seed)), F.lit(_VALID_ONE_IN)) == 0
-    by_user = F.when(tests, "valid").otherwise("train")
-    fixed = {"as_of_date": F.lit(as_of), "cut_date": F.lit(cut), "split": F.lit(split) if split else by_user}
-    kept = (F.col("split") == "valid") | (F.col("label") == 1) | _drawn(negatives_share, seed)
-    return labelled.withColumns(fixed).where(kept).select(RANKER_EXAMPLES.names)
-
-
-def thinned(examples: DataFrame, *, negatives_share: float, seed: int) -> DataFrame:
-    """Both splits with the same share of the others as the train split has: what a last model learns from."""
-    kept = (F.col("split") == "train") | (F.col("label") == 1) | _drawn(negatives_share, seed)
-    return examples.where(kept)
+    found = labelled.withColumns({
+        "as_of_date": F.lit(as_of),
+        "cut_date": F.lit(cut),
+        "fold": tests.cast("int") if fold is None else F.lit(fold),
+        "is_lesson": (F.col("label") == 1) | _drawn(negatives_share, seed),
+    })
+    return found.where("fold > 0 OR is_lesson").select(RANKER_EXAMPLES.names)
 
 
 def _drawn(share: float, seed: int) -> Column:
@@ -87,7 +84,7 @@ def missed(acted: list[DataFrame], found: int) -> int:
     return int((total[0] if total else 0) or 0) - found
 
 
-def positives(written: DataFrame) -> dict[str, int]:
-    """Positives in the written examples, by split. A ranker is learned where both splits have some."""
-    counts = {split: int(n) for split, n in written.groupBy("split").agg(F.sum("label")).collect()}
-    return {split: counts.get(split, 0) for split in ("train", "valid")}
+def positives(written: DataFrame) -> dict[int, int]:
+    """Positives in the written examples, by fold. A ranker is learned where two folds have some."""
+    counted = written.groupBy("fold").agg(F.sum("label").alias("positives")).where("positives > 0")
+    return {int(fold): int(count) for fold, count in counted.collect()}

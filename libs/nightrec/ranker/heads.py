@@ -67,8 +67,9 @@ class Head(nn.Module):
         """(B,). While training, `masks` are one (B, H) dropout mask per hidden layer, or none."""
         raise NotImplementedError
 
-    def start_at(self, score: float) -> None:
-        """Make this the score from which training starts."""
+    @property
+    def constant(self) -> nn.Parameter:
+        """What is added to every score, (1,) or ()."""
         raise NotImplementedError
 
     def penalty(self, _settings: Ranker) -> Tensor | None:
@@ -121,9 +122,10 @@ class Network(Head):
         logits: Tensor = self(self.inputs(given), masks)
         return logits
 
-    def start_at(self, score: float) -> None:
-        """By the bias of the output."""
-        self.output.bias.data.fill_(score)
+    @property
+    def constant(self) -> nn.Parameter:
+        """The bias of the output."""
+        return self.output.bias
 
 
 class Attentive(Network):
@@ -189,9 +191,10 @@ class Bilinear(Head):
         assert given.users is not None and given.lists is not None and given.items is not None
         return self.shifted(((given.users @ self.matrix.T)[given.lists] * given.items).sum(1) + self.bias)
 
-    def start_at(self, score: float) -> None:
-        """By b."""
-        self.bias.data.fill_(score)
+    @property
+    def constant(self) -> nn.Parameter:
+        """b."""
+        return self.bias
 
 
 class Cosine(Head):
@@ -215,9 +218,10 @@ class Cosine(Head):
         user, item = (nn.functional.normalize(vectors * root, dim=1) for vectors in given.pairs)
         return self.shifted(self.factor * (user * item).sum(1) + self.bias)
 
-    def start_at(self, score: float) -> None:
-        """By b."""
-        self.bias.data.fill_(score)
+    @property
+    def constant(self) -> nn.Parameter:
+        """b."""
+        return self.bias
 
     def penalty(self, settings: Ranker) -> Tensor:
         """`ranker.cosine_penalty` times the sum of (log w)^2."""

@@ -1,4 +1,4 @@
-"""What the network is taught by: sums over a batch, each with what it is to be divided by over a whole step.
+"""What the network is taught by: a sum over a batch, and what it is to be divided by over a whole step.
 
 Letters: B examples of a batch, in L lists one after another; `lists` (B,) is each one's list, ascending from 0, and
 `weights` (L,) what a list counts. Segments instead of a padded matrix: the cost is that of the examples alone.
@@ -11,20 +11,16 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def parts(name: str, scores: Tensor, target: Tensor, lists: Tensor, weights: Tensor) -> list[Tensor]:
-    """The sums of `ranker.loss`; their mean, each over its `sizes`, is the loss. `target` (B,): labels, or ratings."""
-    if name == "squared":
-        return [squared(scores, target)]
-    if name == "pairwise":
-        return [pairwise(scores, target, lists, weights)]
-    found = [binary(scores, target)] if name in ("binary", "both") else []
-    return found + ([listwise(scores, target, lists, weights)] if name in ("listwise", "both") else [])
+def total(name: str, scores: Tensor, target: Tensor, lists: Tensor, weights: Tensor) -> Tensor:
+    """The sum of a network's loss, which over its `size` is the loss. `target` (B,): labels, or ratings."""
+    if name in ("binary", "squared"):
+        return (binary if name == "binary" else squared)(scores, target)
+    return (pairwise if name == "pairwise" else listwise)(scores, target, lists, weights)
 
 
-def sizes(name: str, rows: int, weight: float) -> list[float]:
-    """What the sums of a step of so many rows, whose lists weigh so much, are divided by; 1 instead of 0."""
-    both = {"binary": float(rows), "squared": float(rows), "pairwise": weight, "listwise": weight}
-    return [max(both[part], 1.0) for part in (("binary", "listwise") if name == "both" else (name,))]
+def size(name: str, rows: int, weight: float) -> float:
+    """What the sum of a step of so many rows, whose lists weigh so much, is divided by; 1 instead of 0."""
+    return max(float(rows) if name in ("binary", "squared") else weight, 1.0)
 
 
 def binary(logits: Tensor, labels: Tensor) -> Tensor:

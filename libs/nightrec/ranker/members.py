@@ -1,4 +1,4 @@
-"""A ranker as one safetensors file: the network, the trees and how they are blended. Numbers only, nothing can run."""
+"""A ranker as one safetensors file: networks, trees and how they are blended. Numbers only, nothing can run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ import numpy.typing as npt
 import safetensors.numpy
 import torch
 import xgboost
+from safetensors import SafetensorError
 
+from nightrec.errors import NightrecError
 from nightrec.features import FEATURES
 from nightrec.ranker import kernel, model, trees
-from nightrec.ranker.blend import Blend
+from nightrec.ranker.blend import NETWORK, Blend
 from nightrec.ranker.heads import Given, Head
 from nightrec.ranker.kinds import Kind, worth
-from nightrec.ranker.model import BESIDE
 
-_TREES, _WEIGHT, _SIGMOID, _KIND = BESIDE
+# What the names of tensors begin with; those of a network, with the name of the member.
+_TREES, _WEIGHT, _SIGMOID, _KIND = "trees.", "weight.", "sigmoid", "kind."
 Doubles = npt.NDArray[np.float64]
 
 # Scores are rounded, so that the last bits of a sum, which depend on the processor, cannot decide between two items
@@ -29,13 +31,26 @@ _SMALLEST = 10.0**-_DIGITS
 
 @dataclass(frozen=True)
 class Members:
-    """A ranker ready to score. The perceptron over the features is `compiled`; a head that reads vectors is as torch
-    has it, in double precision."""
+    """A ranker ready to score. A perceptron over the features is `compiled`; a head that reads vectors is as torch has
+    it, in double precision."""
 
-    network: kernel.Compiled | Head
+    networks: Mapping[str, kernel.Compiled | Head]
     trees: Mapping[str, xgboost.Booster]
     blend: Blend
     kinds: Mapping[str, Kind]
+
+    @property
+    def feature_count(self) -> int:
+        """F that its networks read, 0 where they read none."""
+        return max(
+            int(network.widths[0]) if isinstance(network, kernel.Compiled) else network.feature_count
+            for network in self.networks.values()
+        )
+
+    @property
+    def vector_width(self) -> int:
+        """D of the text vectors that its networks read, 0 where they read none."""
+        return max(0 if isinstance(one, kernel.Compiled) else one.vector_width for one in self.networks.values())
 
     def scores(
         self, features: npt.NDArray[np.float32], vectors: Given | None, values: Mapping[str, float]
@@ -57,21 +72,30 @@ class Members:
             elif member in FEATURES:
                 scores[member] = features[:, FEATURES.index(member)].astype(np.float64)
             else:
-                scores[member] = self._network(features, vectors)
+                scores[member] = _by_network(self.networks[member], features, vectors)
         return self.blend.probabilities(scores)
 
-    def _network(self, features: npt.NDArray[np.float32], vectors: Given | None) -> Doubles:
-        if isinstance(self.network, kernel.Compiled):
-            return self.network.logits(features)
-        assert vectors is not None
-        with torch.inference_mode():
-            found: Doubles = self.network.scores(vectors).numpy()
-        return found
+
+def _by_network(
+    network: kernel.Compiled | Head, features: npt.NDArray[np.float32], vectors: Given | None
+) -> Doubles:
+    if isinstance(network, kernel.Compiled):
+        return network.logits(features)
+    assert vectors is not None
+    with torch.inference_mode():
+        found: Doubles = network.scores(vectors).numpy()
+    return found
 
 
-def packed(network: bytes, trees: Mapping[str, bytes], blend: Blend, kinds: Mapping[str, Kind]) -> bytes:
-    """The file's bytes; `network` as of `model.dumped`, `trees` by kind as of `trees.trained`."""
-    tensors = safetensors.numpy.load(network)
+def packed(
+    networks: Mapping[str, bytes], trees: Mapping[str, bytes], blend: Blend, kinds: Mapping[str, Kind]
+) -> bytes:
+    """The file's bytes; `networks` by member as of `model.dumped`, `trees` by kind as of `trees.trained`."""
+    tensors: dict[str, npt.NDArray[np.generic]] = {
+        f"{member}.{name}": tensor
+        for member, network in networks.items()
+        for name, tensor in safetensors.numpy.load(network).items()
+    }
     tensors |= {f"{_TREES}{kind}": np.frombuffer(model, np.uint8) for kind, model in trees.items()}
     tensors |= {f"{_WEIGHT}{member}": np.array(weight) for member, weight in blend.weight.items()}
     tensors[_SIGMOID] = np.array([blend.slope, blend.offset])
@@ -82,11 +106,14 @@ def packed(network: bytes, trees: Mapping[str, bytes], blend: Blend, kinds: Mapp
 
 
 def unpacked(blob: bytes) -> Members:
-    """The ranker of `packed`."""
-    tensors = safetensors.numpy.load(blob)
-    network = {name: value for name, value in tensors.items() if not name.startswith(BESIDE)}
-    weight = {name.removeprefix(_WEIGHT): float(value) for name, value in tensors.items() if name.startswith(_WEIGHT)}
-    slope, offset = tensors[_SIGMOID].tolist()
+    """The ranker of `packed`. Raises NightrecError where the bytes are not one."""
+    try:
+        tensors = safetensors.numpy.load(blob)
+        weight = {name.removeprefix(_WEIGHT): float(tensors[name]) for name in tensors if name.startswith(_WEIGHT)}
+        slope, offset = tensors[_SIGMOID].tolist()
+    except (SafetensorError, KeyError, ValueError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise NightrecError(f"the ranker's weights cannot be read: {told}; train it again") from None
     boosters = {
         name.removeprefix(_TREES): trees.loaded(value.tobytes())
         for name, value in tensors.items()
@@ -97,6 +124,15 @@ def unpacked(blob: bytes) -> Members:
         for name, value in tensors.items()
         if name.startswith(_KIND)
     }
-    head = model.loaded(blob)
-    scorer = head.double() if head.reads_vectors else kernel.compiled(network)
-    return Members(scorer, boosters, Blend(weight, slope, offset), kinds)
+    by_member: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
+    for name, value in tensors.items():
+        if name.startswith(NETWORK):
+            member, part = name.split(".", 1)
+            by_member.setdefault(member, {})[part] = value
+    networks = {member: _network(parts) for member, parts in by_member.items()}
+    return Members(networks, boosters, Blend(weight, slope, offset), kinds)
+
+
+def _network(tensors: dict[str, npt.NDArray[np.float32]]) -> kernel.Compiled | Head:
+    head = model.loaded(safetensors.numpy.save(tensors))
+    return head.double() if head.reads_vectors else kernel.compiled(tensors)

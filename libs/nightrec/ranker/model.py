@@ -17,8 +17,6 @@ from nightrec.errors import NightrecError
 from nightrec.ranker import heads
 from nightrec.ranker.heads import ATTENTION, Head, Network
 
-# What `members` puts beside the network: trees by kind, each member's weight, the sigmoid.
-BESIDE = ("trees.", "weight.", "sigmoid", "kind.")
 # The tensor that names the head, in UTF-8.
 _HEAD = "head"
 
@@ -52,14 +50,15 @@ class DropoutMasks:
 
 
 def flattened(network: Head) -> tuple[nn.Parameter, Tensor]:
-    """All weights of a network as one vector, and their gradient as another, of which its own become views.
+    """All weights that are learned as one vector, and their gradient as another, of which the network's become views.
 
     One message per step then averages them, and one kernel updates them: six of each took longer than the arithmetic.
     """
-    flat = nn.Parameter(nn.utils.parameters_to_vector(network.parameters()).detach().clone())
+    learned = [weight for weight in network.parameters() if weight.requires_grad]
+    flat = nn.Parameter(nn.utils.parameters_to_vector(learned).detach().clone())
     gradient = flat.grad = torch.zeros_like(flat)
     start = 0
-    for weight in network.parameters():
+    for weight in learned:
         part = slice(start, start + weight.numel())
         weight.data, weight.grad = flat.data[part].view_as(weight), gradient[part].view_as(weight)
         start += weight.numel()
@@ -75,9 +74,7 @@ def dumped(network: Head) -> bytes:
 def loaded(weights: bytes) -> Head:
     """The network of `dumped`, ready to score. Raises NightrecError where the bytes are not one."""
     try:
-        # A ranker's file holds more than its network.
-        every = safetensors.torch.load(weights)
-        tensors = {name: value for name, value in every.items() if not name.startswith(BESIDE)}
+        tensors = safetensors.torch.load(weights)
         network = _empty(bytes(tensors.pop(_HEAD).tolist()).decode(), tensors)
         network.load_state_dict(tensors)
     except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -61,18 +61,17 @@ def scored(
             f"the ranker {weights} was trained on other features than this version computes ({differ}); train it again"
         )
     blob = model.read(Path(weights), sha256)
-    head = model.loaded(blob)
-    if (width := head.feature_count) not in (0, len(FEATURES)):
+    members = unpacked(blob)
+    if (width := members.feature_count) not in (0, len(FEATURES)):
         expected = f"expected {len(FEATURES)} features, found {width}"
         raise NightrecError(f"the ranker's weights {weights}: {expected}; train it again")
-    kinds = unpacked(blob).kinds if values else {}
-    if unknown := sorted(set(values) - set(kinds)):
+    if unknown := sorted(set(values) - set(members.kinds)):
         raise NightrecError(
             f"ranker.kind_values names {', '.join(unknown)}, but the ranker {weights} learned from "
-            f"{', '.join(kinds) or 'no kind of event'}; leave that out, or train it again"
+            f"{', '.join(sorted(members.kinds)) or 'no kind of event'}; leave that out, or train it again"
         )
     known = candidates.where(F.col("features").isNotNull())
-    if not head.reads_vectors:
+    if not members.vector_width:
         return with_score(known, blob, sha256, values).drop("features")
     night = texts()
     if night.encoder != settings["encoder"]:
@@ -106,7 +105,7 @@ def with_score_by_list(
     its candidates. The items' vectors, 1.5 KB each at 384 dimensions, are collected and sent once to every worker.
     """
     of_items = texts.items.toArrow().combine_chunks()
-    vectors = np.zeros((of_items.num_rows + 1, model.loaded(weights).vector_width), np.float32)
+    vectors = np.zeros((of_items.num_rows + 1, unpacked(weights).vector_width), np.float32)
     vectors[:-1] = of_items["vector"].combine_chunks().flatten().to_numpy().reshape(of_items.num_rows, -1)
     ids = of_items["item_id"].combine_chunks().cast(pa.string())
     sent = candidates.sparkSession.sparkContext.broadcast((weights, ids, vectors))

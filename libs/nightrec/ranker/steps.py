@@ -50,8 +50,7 @@ class Units:
     def of(cls, split: Split, loss: str) -> Units:
         """What `ranker.loss` learns from. Raises BadInput where that is nothing.
 
-        binary: every example; squared: the rated ones; pairwise and listwise: lists with both a positive and another;
-        both: every list, those of the others with weight 0.
+        binary: every example; squared: the rated ones; pairwise and listwise: lists with both a positive and another.
         """
         if loss == "binary":
             return cls(np.arange(len(split), dtype=np.int32))
@@ -69,7 +68,7 @@ class Units:
                 f'ranker_examples: ranker.loss = "{loss}" learns from lists with an action and a candidate without, '
                 "and there is none; raise ranker.negatives_share"
             )
-        kept = weights > 0 if loss in WITHIN_LISTS else slice(None)
+        kept = weights > 0
         return cls(starts[kept], lengths[kept], weights[kept])
 
     def steps(self, batch: int, order: npt.NDArray[np.int64], rank: int = 0, size: int = 1) -> Iterator[Taken]:
@@ -109,8 +108,17 @@ class Units:
         return rows, np.repeat(numbers, lengths), self.weights[units]
 
 
+def has_comparison(split: Split) -> bool:
+    """Whether a list has both a positive and another: what is learned within lists needs one."""
+    starts = np.flatnonzero(np.diff(split.lists, prepend=-1))
+    if not len(starts):
+        return False
+    positives = np.add.reduceat(split.labels, starts)
+    return bool(((positives > 0) & (positives < np.diff(starts, append=len(split)))).any())
+
+
 def log_shares(items: Ints, train: Split) -> Floats:
     """(N,) logarithm of the share of the training lists that hold each of `items`, one added to both counts."""
     held = np.bincount(train.items, minlength=int(items.max(initial=0)) + 1) + 1
-    lists = int(train.lists[-1]) - int(train.lists[0]) + 2
+    lists = np.count_nonzero(np.diff(train.lists)) + 2
     return np.log(held / lists).astype(np.float32)[items]

@@ -1,7 +1,7 @@
 """Text vectors for training: files beside the mapped examples, one set per host, read by row number.
 
-Letters: N examples (train, then valid), L lists, M item texts, D width, R recent items. Written only for heads that
-read vectors: 4 D bytes per list and per text, 4 R per list, and 4 per example.
+Letters: N examples in the order of their file, L lists, M item texts, D width, R recent items. Written only for heads
+that read vectors: 4 D bytes per list and per text, 4 R per list, and 4 per example.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class Vectors:
         """D."""
         return int(self.texts.shape[1])
 
-    def given(self, split: Split, first: int, rows: npt.NDArray[np.int64]) -> Given:
-        """What a head reads of some rows of a split, whose row 0 is the `first` of all examples."""
+    def given(self, split: Split, rows: npt.NDArray[np.int64]) -> Given:
+        """What a head reads of some rows of a split."""
         numbers, lists = np.unique(split.lists[rows], return_inverse=True)
-        parts = (self.texts[self.items[rows + first]], lists, self.users[numbers], self.texts[self.recent[numbers]])
-        return Given(torch.from_numpy(split.features[rows]), *map(torch.from_numpy, parts))
+        items, recent = self.texts[self.items[rows + split.first]], self.texts[self.recent[numbers]]
+        return Given(*map(torch.from_numpy, (split.features[rows], items, lists, self.users[numbers], recent)))
 
 
 _NAMES = ("texts", "items", "users", "recent")

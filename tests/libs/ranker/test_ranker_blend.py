@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from nightrec.ranker.blend import LEARNED, Blend, chosen, platt, sigmoid
+from nightrec.ranker.blend import Blend, chosen, learned, platt, sigmoid
 
 
 def test_the_mean_is_weighted_and_its_sigmoid_a_probability() -> None:
-    blend = Blend({"network": 2.0, "binary": 0.5}, slope=3.0, offset=-1.0)
-    scores = {"network": np.array([1.0, -1.0]), "binary": np.array([4.0, 0.0]), "ranking": np.array([9.0, 9.0])}
+    blend = Blend({"network_b": 2.0, "binary": 0.5}, slope=3.0, offset=-1.0)
+    scores = {"network_b": np.array([1.0, -1.0]), "binary": np.array([4.0, 0.0]), "ranking": np.array([9.0, 9.0])}
     assert blend.mean(scores).tolist() == [4.0, -2.0]
     assert blend.probabilities(scores) == pytest.approx([1 / (1 + math.exp(-11)), 1 / (1 + math.exp(7))])
     assert sigmoid(np.array([-1e9, 1e9])).tolist() == [0.0, 1.0]
@@ -33,10 +33,10 @@ def test_platt_finds_the_odds_that_made_the_labels() -> None:
 @pytest.mark.parametrize(
     ("noise", "expected"),
     [
-        ({"network": 1.0, "binary": 1.0, "ranking": 1.0}, ("network", "binary", "ranking")),
-        ({"network": 0.1, "binary": 9.0, "ranking": 9.0}, ("network",)),
-        ({"network": 9.0, "binary": 0.1, "ranking": 0.1}, ("binary", "ranking")),
-        ({"network": 9.0, "binary": 9.0, "ranking": 9.0, "habit_share": 0.1}, ("habit_share",)),
+        ({"network_b": 1.0, "binary": 1.0, "ranking": 1.0}, ("network_b", "binary", "ranking")),
+        ({"network_b": 0.1, "binary": 9.0, "ranking": 9.0}, ("network_b",)),
+        ({"network_b": 9.0, "binary": 0.1, "ranking": 0.1}, ("binary", "ranking")),
+        ({"network_b": 9.0, "binary": 9.0, "ranking": 9.0, "habit_share": 0.1}, ("habit_share",)),
     ],
 )
 def test_the_mean_of_all_serves_unless_another_is_clearly_better(
@@ -55,17 +55,23 @@ def test_the_mean_of_all_serves_unless_another_is_clearly_better(
     assert tuple(blend.weight) == expected
     assert set(choices) == {"network", "trees", "all"} | (set(noise) & {"habit_share"})
     # What is asked for serves, whatever is best.
-    for name, asked in LEARNED.items():
+    for name, asked in learned(scores).items():
         assert tuple(chosen(scores, labels, worth, name)[0].weight) == asked
     # Without trees there is one choice.
-    assert set(chosen({"network": scores["network"]}, labels, worth)[1]) == {"network"}
+    assert set(chosen({"network_b": scores["network_b"]}, labels, worth)[1]) == {"network"}
 
 
 def test_better_by_chance_is_not_enough() -> None:
-    scores = {name: np.full(4, float(n)) for n, name in enumerate(("network", "binary", "ranking"))}
+    scores = {name: np.full(4, float(n)) for n, name in enumerate(("network_b", "binary", "ranking"))}
     labels = np.array([0, 1, 0, 1], np.float32)
     # The network alone is ahead by .01 in the mean of two users, who differ by .04.
     figures = iter([np.array([0.5, 0.5]), np.array([0.53, 0.49]), np.array([0.4, 0.4])])
-    assert tuple(chosen(scores, labels, lambda _: next(figures))[0].weight) == ("network", "binary", "ranking")
+    assert tuple(chosen(scores, labels, lambda _: next(figures))[0].weight) == ("network_b", "binary", "ranking")
     figures = iter([np.array([0.5, 0.5]), np.array([0.53, 0.51]), np.array([0.4, 0.4])])
-    assert tuple(chosen(scores, labels, lambda _: next(figures))[0].weight) == ("network",)
+    assert tuple(chosen(scores, labels, lambda _: next(figures))[0].weight) == ("network_b",)
+
+
+def test_networks_of_every_loss_are_members() -> None:
+    every = ("network_binary", "network_listwise", "binary", "ranking", "habit_share")
+    assert learned(every) == {"all": every[:4], "network": every[:2], "trees": every[2:4]}
+    assert learned(every[:1]) == {"network": every[:1]}

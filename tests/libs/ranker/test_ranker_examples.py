@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 from pyspark.sql import functions as F
 
-from nightrec.ranker.examples import acted, examples, missed, positives, thinned
+from nightrec.ranker.examples import acted, examples, missed, positives
 from nightrec.tables import CANDIDATES, CLEAN_EVENTS, RANKER_EXAMPLES, USER_PROFILES
 
 RATED, LATE = {"event_type": "rating"}, dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
@@ -40,9 +40,9 @@ def events(rows):
     ])
 
 
-def build(candidates, done, split="valid", share=1.0):
+def build(candidates, done, fold=1, share=1.0):
     return examples(
-        candidates, done, as_of=AS_OF, cut=CUT, split=split, negatives_share=share, seed=17,
+        candidates, done, as_of=AS_OF, cut=CUT, fold=fold, negatives_share=share, seed=17,
     )
 
 
@@ -56,17 +56,19 @@ def test_who_counts_and_what_is_positive(rows, users, events):
     frame = build(candidates, done)
     assert frame.columns == RANKER_EXAMPLES.names
     found = [
-        (row.user_id, row.item_id, row.label, row.kinds, row.rating, row.cut_date, row.split, row.features)
+        tuple(row[name] for name in (
+            "user_id", "item_id", "label", "kinds", "rating", "cut_date", "fold", "is_lesson", "features",
+        ))
         for row in frame.orderBy("item_id").collect()
     ]
     assert found == [
-        ("old", "a", 1.0, ["rating", "view"], 2.0, CUT, "valid", [7.0]),
-        ("old", "b", 0.0, [], None, CUT, "valid", [7.0]),
+        ("old", "a", 1.0, ["rating", "view"], 2.0, CUT, 1, True, [7.0]),
+        ("old", "b", 0.0, [], None, CUT, 1, True, [7.0]),
     ]
     assert missed([done], found=1) == 1
 
 
-def test_training_keeps_every_positive_and_a_stable_share_of_the_others(spark):
+def test_lessons_are_every_positive_and_a_stable_share_of_the_others(spark):
     given = ("list_kind", "list_key", "item_id", "features")
     candidates = spark.range(2000).select(
         *(F.lit(None).cast(c.type).alias(c.name) for c in CANDIDATES.columns if c.name not in given),
@@ -76,15 +78,12 @@ def test_training_keeps_every_positive_and_a_stable_share_of_the_others(spark):
     done = spark.createDataFrame(
         [("old", {str(n): (["view"], None) for n in range(50)})], ACTED
     )
-    kept = build(candidates, done, "train", 0.3).select("item_id", "label").collect()
+    kept = build(candidates, done, 0, 0.3).select("item_id", "label").collect()
     assert sum(row.label for row in kept) == 50
     assert 0.27 < (len(kept) - 50) / 1950 < 0.33
-    again = build(candidates.repartition(3), done, "train", 0.3).select("item_id").collect()
-    assert {row.item_id for row in again} == {row.item_id for row in kept}
-    # What a last model learns from: of both splits the same share.
-    both = build(candidates, done, "valid").unionByName(build(candidates, done, "train", 0.3))
-    last = thinned(both, negatives_share=0.3, seed=17).groupBy("split").count().collect()
-    assert {row["split"]: row["count"] for row in last} == {"train": len(kept), "valid": len(kept)}
+    # The same ones of a later fold, which keeps the others too.
+    again = build(candidates.repartition(3), done, 2, 0.3).select("item_id", "is_lesson").collect()
+    assert {row.item_id for row in again if row.is_lesson} == {row.item_id for row in kept} and len(again) == 2000
 
 
 def test_of_a_single_cut_whole_users_are_for_validation(spark):
@@ -97,16 +96,16 @@ def test_of_a_single_cut_whole_users_are_for_validation(spark):
         *(F.lit(None).cast(c.type).alias(c.name) for c in CANDIDATES.columns if c.name not in given), *given
     )
     done = spark.createDataFrame([(u, {"0": (["view"], None)}) for u in users], ACTED)
-    found = build(candidates, done, None, 0.3).groupBy("user_id", "split").agg(
+    found = build(candidates, done, None, 0.3).groupBy("user_id", "fold").agg(
         F.count("*").alias("rows"), F.sum("label").alias("positives")
     ).collect()
     assert len(found) == len(users) and all(row["positives"] == 1 for row in found)
-    valid = [row["rows"] for row in found if row["split"] == "valid"]
-    train = [row["rows"] for row in found if row["split"] == "train"]
+    valid = [row["rows"] for row in found if row["fold"] == 1]
+    train = [row["rows"] for row in found if row["fold"] == 0]
     assert 20 < len(valid) < 60 and set(valid) == {20} and 0.2 < (sum(train) / len(train) - 1) / 19 < 0.4
 
 
-def test_positives_by_split(rows):
-    both = rows(RANKER_EXAMPLES, [{"split": "train", "label": 1.0}, {"split": "valid", "label": 0.0}])
-    assert positives(both) == {"train": 1, "valid": 0}
-    assert positives(both.limit(0)) == {"train": 0, "valid": 0}
+def test_positives_by_fold(rows):
+    found = rows(RANKER_EXAMPLES, [{"fold": fold, "label": label} for fold, label in ((0, 1.0), (1, 0.0), (2, 1.0))])
+    assert positives(found) == {0: 1, 2: 1}
+    assert positives(found.limit(0)) == {}

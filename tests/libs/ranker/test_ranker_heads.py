@@ -104,12 +104,12 @@ def test_every_head_comes_back_from_its_file(name: str) -> None:
     head = heads.made(SETTINGS[name], torch.randn(2), torch.rand(2) + 1, torch.tensor(-0.5), 2).eval()
     for weight in head.parameters():
         weight.data = torch.randn_like(weight)
-    blob = members.packed(model.dumped(head), {}, Blend({"network": 1.0}, 1.0, 0.0), {})
+    blob = model.dumped(head)
     found = model.loaded(blob)
     assert (found.name, type(found)) == (name, type(head)) and not found.training
     assert (found.reads_vectors, found.feature_count) == (name != "deep", 2 if name in ("deep", "attentive") else 0)
     assert torch.equal(found.scores(GIVEN), head.scores(GIVEN))
-    head.start_at(3.5)
+    head.constant.data.fill_(3.5)
     if name in ("bilinear", "cosine"):
         assert head.scores(GIVEN)[3].item() == pytest.approx(3.0)  # and the shift
 
@@ -147,7 +147,8 @@ def planted(folder: Path, later: int = 1) -> texts.Texts:
     likes = USERS @ ITEMS.T > 0.5
     rows = [(cut, user, item) for cut in range(2) for user in range(20) for item in range(30)]
     save("examples", {
-        "split": [("train", "valid")[cut] for cut, _, _ in rows],
+        "fold": pa.array([cut for cut, _, _ in rows], pa.int32()),
+        "is_lesson": [True] * len(rows),
         "cut_date": [CUTS[cut] for cut, _, _ in rows],
         "user_id": [users[user] for _, user, _ in rows],
         "item_id": [f"i{item:02}" for _, _, item in rows],
@@ -179,11 +180,11 @@ def test_vectors_are_those_of_the_cut(tmp_path: Path) -> None:
     asked = planted(tmp_path, later=-1)
     keys = dataset.write(pads.dataset(str(tmp_path / "examples.parquet")), tmp_path)
     texts.write(asked, keys, tmp_path)
-    vectors, (train_split, valid_split) = texts.mapped(tmp_path), dataset.mapped_splits(tmp_path)
+    vectors, examples = texts.mapped(tmp_path), dataset.mapped(tmp_path)
     nearest = np.argsort(-(USERS @ ITEMS.T), 1)[:, 0]
-    for cut, split in enumerate((train_split, valid_split)):
+    for cut, split in ((0, examples.before(1)), (1, examples.of(1))):
         rows = np.array([0, 29, 1 + 30 * 7, 19 * 30 + 5])  # items 0, 29 of user 0; item 1 of user 7; item 5 of user 19
-        given = vectors.given(split, cut * 600, rows)
+        given = vectors.given(split, rows)
         assert given.items is not None and given.users is not None and given.recent is not None
         text = [ITEMS[(0, 1)[cut]], np.zeros(WIDTH), ITEMS[1], ITEMS[5]]
         np.testing.assert_array_equal(given.items, text)
@@ -207,14 +208,15 @@ def test_a_head_is_trained_by_two_processes_and_scores_candidates(
 ) -> None:
     asked = planted(tmp_path)
     read = partial(pads.dataset, str(tmp_path / "examples.parquet"))
-    more = {"epochs": 40, "learning_rate": 0.05, "batch": 200, "dropout": 0.0, "negatives_share": 1.0, "patience": 40}
+    more = {"epochs": 40, "learning_rate": 0.05, "batch": 200, "dropout": 0.0, "negatives_share": 1.0, "patience": 40,
+            "trees": 0, "loss": "binary"}
     settings = SETTINGS[name].model_copy(update=more)
-    one, two = (on_executors(spark, partial(train, read, settings, {}, asked), size, 60)[0] for size in (1, 2))
+    one, two = (on_executors(spark, partial(train, read, settings, asked), size, 60)[0] for size in (1, 2))
     assert one.epochs[0] == pytest.approx(two.epochs[0], abs=1e-4)
     # In a random order 30 items with 5 or 6 positives have 0.3. Attention has the features' noise beside it.
-    assert two.epochs[two.best_epoch - 1]["valid_ndcg"] > (0.6 if name == "attentive" else 0.8)
+    assert two.epochs[two.best_epochs["network_binary"] - 1]["valid_ndcg"] > (0.6 if name == "attentive" else 0.8)
 
-    ranker = members.packed(two.network, {}, Blend({"network": 1.0}, 2.0, -1.0), {})
+    ranker = members.packed(two.networks, {}, Blend({"network_binary": 1.0}, 2.0, -1.0), {})
     sha256 = model.write(ranker, tmp_path / "model.safetensors")
     values = np.random.default_rng(4).normal(size=(60, len(FEATURES))).astype(np.float32)
     # user 3 with all items, user 19, who has no vector, and one whom nothing is known of
@@ -238,7 +240,7 @@ def test_a_head_is_trained_by_two_processes_and_scores_candidates(
     frame = at("bert")
     assert frame.columns == [*(column for column in CANDIDATES.names if column != "features"), "score"]
     found = {row["als_rank"] - 1: row["score"] for row in frame.select("als_rank", "score").collect()}
-    head = model.loaded(ranker).double()
+    head = model.loaded(two.networks["network_binary"]).double()
     known = np.vstack([ITEMS[:29], np.zeros((1, WIDTH))])
     vectors = torch.from_numpy(known[[item for _, item in listed]]).double()
     mine = np.zeros((2, WIDTH)), np.zeros((2, 2, WIDTH))

@@ -33,8 +33,9 @@ def planted(seed: int, size: int = 40_000) -> tuple[Split, np.ndarray, np.ndarra
     acted = drawn[0] < any_action
     bought = acted & (drawn[1] < sigmoid(2 * features[:, 1].astype(float) - 1))
     split = Split(
-        lists=(np.arange(size) // 20).astype(np.int32), items=np.zeros(size, np.int32),
-        labels=acted.astype(np.float32), kinds=(acted * VIEW + bought * PURCHASE).astype(np.int32),
+        first=0, folds=np.zeros(size, np.int32), lists=(np.arange(size) // 20).astype(np.int32),
+        items=np.zeros(size, np.int32), labels=acted.astype(np.float32),
+        kinds=(acted * VIEW + bought * PURCHASE).astype(np.int32),
         ratings=np.full(size, np.nan, np.float32), features=features,
     )
     return split, any_action, purchase
@@ -101,7 +102,7 @@ def test_lists_order_by_what_items_are_worth(rows: Any, tmp_path: Any) -> None:
     click, purchase = np.zeros(WIDTH + 1), np.zeros(WIDTH + 1)
     click[0], purchase[0], purchase[-1] = 2.0, -2.0, -0.5
     learned = {"click": Kind(click, 1.5, 0.25), "purchase": Kind(purchase)}
-    ranker = members.packed(model.dumped(network), {}, Blend({"network": 1.0}, 1.0, -0.5), learned)
+    ranker = members.packed({"network_a": model.dumped(network)}, {}, Blend({"network_a": 1.0}, 1.0, -0.5), learned)
     found = members.unpacked(ranker).kinds
     assert {name: kind.slope for name, kind in found.items()} == {"click": 1.5, "purchase": 1.0}
     file = tmp_path / "model.safetensors"

@@ -15,7 +15,7 @@ from nightrec.errors import BadInput
 from nightrec.ranker import losses
 from nightrec.ranker.dataset import Split
 from nightrec.ranker.lessons import Batch, Lessons
-from nightrec.ranker.steps import Units, log_shares
+from nightrec.ranker.steps import Units, has_comparison, log_shares
 
 
 def split(lengths: list[int], positive: Callable[[int], bool], ratings: dict[int, float] | None = None) -> Split:
@@ -25,7 +25,7 @@ def split(lengths: list[int], positive: Callable[[int], bool], ratings: dict[int
     for row, rating in (ratings or {}).items():
         given[row] = rating
     return Split(
-        lists=np.repeat(np.arange(len(lengths)), lengths).astype(np.int32),
+        first=0, folds=np.zeros(size, np.int32), lists=np.repeat(np.arange(len(lengths)), lengths).astype(np.int32),
         items=np.concatenate([np.arange(length) for length in lengths]).astype(np.int32),
         labels=np.array([positive(row) for row in range(size)], np.float32),
         kinds=np.zeros(size, np.int32), ratings=given, features=np.zeros((size, 1), np.float32),
@@ -82,8 +82,8 @@ def test_values_and_gradients_are_those_of_the_naive_version(name: str) -> None:
 def test_a_list_weighs_its_positives_up_to_twenty_and_nothing_where_it_compares_nothing() -> None:
     # 30 and 2 positives, none, and only positives
     lessons = split([40, 5, 4, 3], lambda row: row < 30 or row in (41, 42) or row >= 49)
-    both = Units.of(lessons, "both")
-    assert both.weights is not None and both.weights.tolist() == [20, 2, 0, 0]
+    assert has_comparison(lessons) and not has_comparison(split([3, 2], lambda row: row < 3))
+    assert not has_comparison(lessons.part(0, 0))
     within = Units.of(lessons, "listwise")
     assert within.weights is not None and within.weights.tolist() == [20, 2] and within.starts.tolist() == [0, 40]
     with pytest.raises(BadInput, match=r'"pairwise" learns from lists with .* raise ranker.negatives_share'):
@@ -91,7 +91,7 @@ def test_a_list_weighs_its_positives_up_to_twenty_and_nothing_where_it_compares_
     assert Units.of(split([3], bool, {2: 4.0, 0: 1.0}), "squared").starts.tolist() == [0, 2]
 
 
-@pytest.mark.parametrize("loss", ["binary", "listwise", "both", "pairwise"])
+@pytest.mark.parametrize("loss", ["binary", "listwise", "pairwise"])
 @pytest.mark.parametrize("batch", [1, 7, 64, 10_000])
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_all_processes_take_equal_steps_that_hold_every_unit_once(loss: str, batch: int, size: int) -> None:
@@ -125,7 +125,7 @@ def test_all_processes_take_equal_steps_that_hold_every_unit_once(loss: str, bat
     assert sorted(seen) == kept.tolist()
 
 
-@pytest.mark.parametrize("loss", ["binary", "pairwise", "listwise", "both", "squared"])
+@pytest.mark.parametrize("loss", ["binary", "pairwise", "listwise", "squared"])
 def test_the_parts_of_a_step_add_up_to_its_loss(loss: str) -> None:
     data = split([5, 9, 1, 20], lambda row: row % 4 == 0, {row: float(row % 5) for row in range(0, 35, 3)})
     settings = Ranker(loss=loss, popularity_correction=0.5)
@@ -150,6 +150,5 @@ def test_the_parts_of_a_step_add_up_to_its_loss(loss: str) -> None:
         "squared": float(((taken_off.numpy() - data.ratings)[rated] ** 2).mean()),
         **{name: naive(name, taken_off, labels, lists, weights).item() / 9 for name in ("pairwise", "listwise")},
     }
-    expected["both"] = (expected["binary"] + expected["listwise"]) / 2
     assert total(1) == pytest.approx(expected[loss], rel=1e-6)
     assert total(2) == pytest.approx(expected[loss], rel=1e-6) and total(3) == pytest.approx(expected[loss], rel=1e-6)

@@ -32,7 +32,7 @@ def nothing():
 
 def alone(network):
     """The file of a ranker that is this network and nothing else."""
-    return members.packed(model.dumped(network), {}, Blend({"network": 1.0}, 1.0, 0.0), {})
+    return members.packed({"network_binary": model.dumped(network)}, {}, Blend({"network_binary": 1.0}, 1.0, 0.0), {})
 
 
 @pytest.fixture

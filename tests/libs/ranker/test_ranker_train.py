@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from nightrec.config import Ranker
 from nightrec.errors import BadInput, NightrecError, UsageError
@@ -21,7 +22,7 @@ from nightrec.launch import on_executors
 from nightrec.ranker import model
 from nightrec.ranker.train import splits, train
 
-SETTINGS = Ranker(batch=256, epochs=3, hidden=(16, 8), dropout=0.3, negatives_share=1.0)
+SETTINGS = Ranker(loss="binary", batch=256, epochs=3, hidden=(16, 8), dropout=0.3, negatives_share=1.0, trees=0)
 
 
 def planted(file: Path, users: int = 60, per_user: int = 20) -> Path:
@@ -29,14 +30,15 @@ def planted(file: Path, users: int = 60, per_user: int = 20) -> Path:
     rng = np.random.default_rng(5)
     size = users * per_user
     parts = []
-    for split, cut in (("train", dt.date(2026, 2, 10)), ("valid", dt.date(2026, 2, 24))):
+    for fold, cut in enumerate((dt.date(2026, 2, 10), dt.date(2026, 2, 24))):
         # Few examples, and so not too many features of noise: the others are 0.
         values = np.zeros((size, len(FEATURES)), np.float32)
         values[:, :30] = rng.normal(size=(size, 30))
         chance = 1 / (1 + np.exp(-(4 * values[:, 0] - 4)))
         labels = (rng.random(size) < chance).astype(np.float32)
         parts.append(pa.table({
-            "split": [split] * size,
+            "fold": pa.array([fold] * size, pa.int32()),
+            "is_lesson": [True] * size,
             "cut_date": [cut] * size,
             "user_id": [f"u{n // per_user:03}" for n in range(size)],
             "item_id": [f"i{n % per_user:03}" for n in range(size)],
@@ -58,8 +60,8 @@ def examples(tmp_path_factory) -> Path:
     return planted(tmp_path_factory.mktemp("examples") / "examples.parquet")
 
 
-def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS, trees=None):
-    trainer = partial(train, partial(pads.dataset, file), settings, trees or {}, None)
+def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS):
+    trainer = partial(train, partial(pads.dataset, file), settings, None)
     return on_executors(spark, trainer, processes, 60)
 
 
@@ -72,8 +74,10 @@ def test_one_and_two_processes_walk_the_same_path(spark, examples, tmp_path, los
     assert two[0].epochs == two[1].epochs
     for a, b in zip(one[0].epochs, two[0].epochs, strict=True):
         assert a == pytest.approx(b, abs=1e-4)
-    x = model.torch.randn(50, len(FEATURES))
-    assert model.torch.allclose(model.loaded(one[0].network)(x), model.loaded(two[0].network)(x), atol=1e-3)
+    x = torch.randn(50, len(FEATURES))
+    assert set(one[0].networks) == {f"network_{name}" for name in settings.losses}
+    for name, network in one[0].networks.items():
+        torch.testing.assert_close(model.loaded(network)(x), model.loaded(two[0].networks[name])(x), atol=1e-3, rtol=0)
     # the same rows in another order and other files are the same training
     shuffled = tmp_path / "again.parquet"
     table = pq.read_table(examples)
@@ -87,12 +91,12 @@ def test_ranks_map_one_file_and_leave_nothing_behind(spark, examples, tmp_path):
 
         tempfile.tempdir = str(tmp_path)
         try:
-            train, valid, _ = splits(partial(pads.dataset, examples))
+            found, _ = splits(partial(pads.dataset, examples))
         finally:
             tempfile.tempdir = None
         maps = Path("/proc/self/maps").read_text().splitlines()
         file = {line.split()[4] for line in maps if "examples.arrow" in line}
-        return file, len(train), float(valid.features.sum()), list(tmp_path.iterdir())
+        return file, len(found.of(1)), float(found.lessons.features.sum()), list(tmp_path.iterdir())
 
     one, two = on_executors(spark, look, 2, 60)
     # the same inode, mapped by both, and no longer in the folder
@@ -104,13 +108,13 @@ def test_it_learns_what_was_planted_and_stops_early(spark, examples):
     settings = SETTINGS.model_copy(update={"epochs": 40, "learning_rate": 2e-2, "patience": 3, "dropout": 0.0})
     trained = run(spark, examples, 2, settings)[0]
     losses = [epoch["valid_loss"] for epoch in trained.epochs]
-    assert trained.best_epoch == int(np.argmin(losses)) + 1
-    assert len(losses) == trained.best_epoch + 3 < 40
+    assert trained.best_epochs["network_binary"] == int(np.argmin(losses)) + 1
+    assert len(losses) == trained.best_epochs["network_binary"] + 3 < 40
     # a random order of 20 items with about 5 positives has an NDCG@10 near 0.4
-    assert trained.epochs[trained.best_epoch - 1]["valid_ndcg"] > 0.8
-    net = model.loaded(trained.network)
-    low, high = model.torch.zeros(2, len(FEATURES)).index_put((model.torch.tensor([0, 1]), model.torch.tensor([0, 0])),
-                                                              model.torch.tensor([-2.0, 2.0]))
+    assert max(epoch["valid_ndcg"] for epoch in trained.epochs) > 0.8
+    net = model.loaded(*trained.networks.values())
+    low, high = torch.zeros(2, len(FEATURES)).index_put((torch.tensor([0, 1]), torch.tensor([0, 0])),
+                                                              torch.tensor([-2.0, 2.0]))
     assert net(low[None]).item() + 4 < net(high[None]).item()
 
 
@@ -118,10 +122,10 @@ def test_it_learns_what_was_planted_and_stops_early(spark, examples):
 def test_every_loss_learns_what_was_planted_for_it(spark, examples, loss):
     settings = SETTINGS.model_copy(update={"epochs": 30, "learning_rate": 1e-2, "dropout": 0.0, "loss": loss})
     trained = run(spark, examples, 2, settings)[0]
-    best = trained.epochs[trained.best_epoch - 1]
+    best = trained.epochs[trained.best_epochs[f"network_{loss}"] - 1]
     assert best["valid_loss"] < trained.epochs[0]["valid_loss"]
-    net = model.loaded(trained.network)
-    ends = model.torch.zeros(4, len(FEATURES))
+    net = model.loaded(*trained.networks.values())
+    ends = torch.zeros(4, len(FEATURES))
     ends[0, 0], ends[1, 0], ends[2, 1], ends[3, 1] = -1, 1, -1, 1
     low, high, bad, good = net(ends).tolist()
     if loss == "squared":  # ratings are 3 + the second feature: by their mean alone the error is 1
@@ -148,10 +152,11 @@ def test_the_message_of_a_failing_rank_reaches_the_driver(spark):
 
 def test_a_user_s_mistake_keeps_its_class(spark, examples, tmp_path):
     table = pq.read_table(examples)
-    pq.write_table(table.filter(pa.compute.equal(table["split"], "train")), tmp_path / "train_only.parquet")
-    with pytest.raises(BadInput, match="no valid example with an action"):
+    pq.write_table(table.filter(pa.compute.equal(table["fold"], 0)), tmp_path / "train_only.parquet")
+    with pytest.raises(BadInput, match="no two folds with an action"):
         run(spark, tmp_path / "train_only.parquet", 2)
-    narrow = table.set_column(7, "features", pa.array([[0.0]] * len(table), pa.list_(pa.float32())))
+    short = pa.array([[0.0]] * len(table), pa.list_(pa.float32()))
+    narrow = table.set_column(table.schema.get_field_index("features"), "features", short)
     pq.write_table(narrow, tmp_path / "narrow.parquet")
     with pytest.raises(BadInput, match=rf"expected {len(FEATURES)} features per example, found 1; run ranker_examples"):
         run(spark, tmp_path / "narrow.parquet", 2)

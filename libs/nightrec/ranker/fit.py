@@ -1,0 +1,185 @@
+"""The loop that teaches one network, read downwards: data, model, step, evaluate, keep the best.
+
+Every Horovod process runs `fitted`. They differ in nothing but which rows of a step they take: the order of the
+examples and the dropout mask of each follow from one seed, so 1 and 2 processes walk the same path.
+A host without a GPU averages gradients over gloo; one with CUDA trains on the GPU of its local rank, over NCCL where
+Horovod was built with HOROVOD_GPU_OPERATIONS=NCCL.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import horovod.torch as hvd
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from nightrec.config import Ranker
+from nightrec.ranker import losses
+from nightrec.ranker.dataset import Split
+from nightrec.ranker.heads import Head, made
+from nightrec.ranker.lessons import Batch, Lessons
+from nightrec.ranker.model import DropoutMasks, flattened
+from nightrec.ranker.steps import WITHIN_LISTS
+from nightrec.ranker.texts import Vectors
+
+# Lists are judged by their first ten places, whatever their length.
+NDCG_AT = 10
+# Examples whose intermediate results stay in a core's cache: scoring 65,536 at once took four times as long.
+_BLOCK = 4_096
+# Examples whose loss is summed at once: each positive makes pairs with all others of its list.
+_TOGETHER = 65_536
+
+
+def fitted(
+    split: Split,
+    settings: Ranker,
+    vectors: Vectors | None,
+    epochs: int,
+    valid: Lessons | None = None,
+) -> tuple[Head, list[dict[str, Any]]]:
+    """A network that learned from a split, and the figures of its epochs on `valid`: of so many epochs; with `valid`,
+    until its loss there has not been lower for `patience` of them, and with the weights of the lowest.
+
+    Steps per epoch are equal on every process by construction: they all cut the same order of the epoch into the same
+    steps, and these into a part for each (see steps.Units). A step's loss is over all its examples, whatever part of
+    them a process has.
+    """
+    torch.manual_seed(settings.seed)
+    device = _device()
+
+    # data
+    lessons = Lessons.of(split, split, settings, vectors)
+    masks = DropoutMasks(settings.hidden, settings.dropout, settings.seed + 1)
+
+    # model
+    mean, std = (torch.from_numpy(values).float() for values in split.scale())
+    # Only a binary loss makes odds of what it sees, and can tell how they were changed by leaving out negatives.
+    shift = math.log(settings.negatives_share) if settings.loss == "binary" else 0.0
+    width = vectors.width if vectors else 0
+    network = made(settings, mean, std, torch.tensor(shift), width).to(device)
+    if settings.loss == "squared":
+        network.constant.data.fill_(lessons.mean_target)
+    # Within lists a constant changes nothing: rounding errors alone would move it, by a learning rate a step.
+    network.constant.requires_grad_(settings.loss not in WITHIN_LISTS)
+    hvd.broadcast_parameters(network.state_dict(), root_rank=0)
+    weights, gradient = flattened(network)
+    optimizer = torch.optim.AdamW(
+        [weights], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+
+    curve: list[dict[str, Any]] = []
+    best = weights.detach().clone()
+    for epoch in range(1, epochs + 1):
+        # step
+        network.train()
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(lessons.units.starts))
+        batches = _batches(lessons, order, settings.batch, masks, device)
+        total, steps = torch.zeros((), device=device), 0
+        taken = next(batches, None)
+        while taken:
+            loss = taken.loss(network.scores(taken.given, *taken.dropped), hvd.size())
+            penalty = network.penalty(settings)
+            gradient.zero_()
+            (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
+            total, steps = total + loss.detach(), steps + 1
+            # While the gradients are on their way, the next batch is gathered.
+            sent = hvd.allreduce_async_(gradient, name="gradient") if hvd.size() > 1 else None
+            taken = next(batches, None)
+            if sent is not None:
+                hvd.synchronize(sent)
+            optimizer.step()
+        if valid is None:
+            continue
+
+        # evaluate
+        train_loss = float(hvd.allreduce(total / steps, name="train_loss"))
+        valid_loss, valid_ndcg = evaluate(network, valid)
+        curve.append({"epoch": epoch, "train_loss": train_loss, "valid_loss": valid_loss, "valid_ndcg": valid_ndcg})
+
+        # keep the best
+        if best_epoch(curve) == epoch:
+            best = weights.detach().clone()
+        if epoch - best_epoch(curve) >= settings.patience:
+            break
+    if valid is not None:
+        weights.data.copy_(best)
+    return network, curve
+
+
+def best_epoch(curve: Sequence[Mapping[str, Any]]) -> int:
+    """The 1-based number of the epoch with the lowest loss, of equal ones the first."""
+    return min(range(len(curve)), key=lambda number: curve[number]["valid_loss"]) + 1
+
+
+def _batches(
+    lessons: Lessons, order: npt.NDArray[np.int64], batch: int, masks: DropoutMasks, device: torch.device
+) -> Iterator[Batch]:
+    """This process's part of every step of an epoch, with a dropout mask per row."""
+    for step in lessons.units.steps(batch, order, hvd.rank(), hvd.size()):
+        dropped = [mask.to(device) for mask in masks.draw(step.place, step.rows_of_all)]
+        yield Batch(lessons, step, lessons.given(step.rows).to(device), dropped)
+
+
+def _device() -> torch.device:
+    """The GPU of this process among those of its host; without CUDA one core, for every core has its process."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(hvd.local_rank())
+        return torch.device("cuda", hvd.local_rank())
+    torch.set_num_threads(1)
+    return torch.device("cpu")
+
+
+def evaluate(network: Head, lessons: Lessons) -> tuple[float, float]:
+    """Loss and NDCG over a split: every process scores its part, then all hold all scores and so decide alike."""
+    found = scored(network, lessons)
+    exact = torch.from_numpy(found).double()
+    total, weight, rows = 0.0, 0.0, 0
+    for step in lessons.units.steps(_TOGETHER, np.arange(len(lessons.units.starts))):
+        total += float(lessons.total(exact[step.rows], step))
+        weight, rows = weight + step.weight_of_all, rows + step.rows_of_all
+    loss = total / losses.size(lessons.loss, rows, weight)
+    by_list = ndcg(lessons.split.lists, found, lessons.split.labels, NDCG_AT)
+    return loss, float(by_list.mean()) if len(by_list) else 0.0
+
+
+def scored(network: Head, lessons: Lessons) -> npt.NDArray[np.float32]:
+    """(N,) scores: every process scores its part, then all hold all."""
+    network.eval()
+    device, own = _device(), own_rows(lessons.split)
+    blocks = [np.arange(start, min(start + _BLOCK, own.stop)) for start in range(own.start, own.stop, _BLOCK)]
+    with torch.no_grad():
+        scores = [network.scores(lessons.given(rows).to(device)).cpu() for rows in blocks] or [torch.empty(0)]
+    gathered: Tensor = hvd.allgather(torch.cat(scores), name="valid_scores")
+    found: npt.NDArray[np.float32] = gathered.numpy()
+    return found
+
+
+def own_rows(split: Split) -> range:
+    """The rows that this process scores."""
+    bounds = np.linspace(0, len(split), hvd.size() + 1).astype(int)
+    return range(bounds[hvd.rank()], bounds[hvd.rank() + 1])
+
+
+def ndcg(
+    lists: npt.NDArray[np.int32], scores: npt.NDArray[np.floating], labels: npt.NDArray[np.float32], k: int,
+) -> npt.NDArray[np.float64]:
+    """NDCG@k of each list with a positive among the examples, in order of the lists' numbers. All arguments are (N,).
+
+    Binary relevance, discount 1/log2(rank + 1), ideal over min(k, positives) (Järvelin & Kekäläinen 2002, "Cumulated
+    gain-based evaluation of IR techniques"). Equal scores keep the order of the rows.
+    """
+    order = np.lexsort((-scores, lists))
+    _, first, number = np.unique(lists[order], return_index=True, return_inverse=True)
+    place = np.arange(len(order)) - first[number]
+    discount = 1 / np.log2(np.arange(k) + 2)
+    gain = np.where(place < k, labels[order] * discount[np.minimum(place, k - 1)], 0)
+    positives = np.bincount(number, weights=labels[order]).astype(int)
+    ideal = np.cumsum(discount)[np.clip(positives, 1, k) - 1]
+    judged = positives > 0
+    found: npt.NDArray[np.float64] = (np.bincount(number, weights=gain) / ideal)[judged]
+    return found
