@@ -66,7 +66,7 @@ def run(report: Report, *, smoke: bool) -> None:
 
 
 def planted(file: Path, count: int, seed: int) -> Path:
-    """`count` examples of a fold and a fifth as many of the next, 100 to a user; the first features decide the label."""
+    """`count` examples of a fold and a fifth as many of the next, 100 a user; the first features decide the label."""
     rng = np.random.default_rng(seed)
     with pq.ParquetWriter(file, _table(rng, 100, 0).schema) as writer:
         for fold, rows in enumerate((count, count // 5)):
