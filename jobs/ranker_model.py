@@ -1,4 +1,4 @@
-"""ranker_model: the network that orders candidates, trained by Horovod, and the trees beside it, by xgboost on Spark.
+"""ranker_model: the network that orders candidates, and the trees beside it, trained in Horovod's processes.
 
 Grain: one row of ranker_models per model.
 
@@ -16,8 +16,8 @@ from nightrec.features import FEATURES
 from nightrec.launch import on_executors
 from nightrec.models import ranker_model_id
 from nightrec.night import Night, main
-from nightrec.ranker import members, model, trees
-from nightrec.ranker.examples import positives, thinned
+from nightrec.ranker import members, model
+from nightrec.ranker.examples import positives
 from nightrec.ranker.texts import Texts
 from nightrec.ranker.train import train
 from nightrec.runs import Run, record
@@ -59,21 +59,13 @@ def run(night: Night) -> None:
 
 
 def learned(night: Night, model_id: str) -> dict[str, Any]:
-    """Train, write the weights, and return what ranker_models keeps of it.
-
-    What is blended how is decided on the latest cut, which the trees then learn from too.
-    """
-    settings, horovod, key = night.config.ranker, night.config.horovod, {"as_of_date": night.date}
-    examples = night.store.read(RANKER_EXAMPLES, key)
-    earlier = trees.trained(examples.where("split = 'train'"), settings, horovod.processes) if settings.trees else {}
-    read = partial(dataset, night.store.warehouse, RANKER_EXAMPLES, key)
-    training = partial(train, read, settings, earlier, texts(night) if settings.reads_vectors else None)
+    """Train, write the weights, and return what ranker_models keeps of it."""
+    settings, horovod = night.config.ranker, night.config.horovod
+    read = partial(dataset, night.store.warehouse, RANKER_EXAMPLES, {"as_of_date": night.date})
+    training = partial(train, read, settings, texts(night) if settings.reads_vectors else None)
     trained = on_executors(night.spark, training, horovod.processes, horovod.start_timeout_s)[0]
-    used = set(trees.KINDS) & set(trained.blend.weight)
-    every = thinned(examples, negatives_share=settings.negatives_share, seed=settings.seed)
-    final = trees.trained(every, settings, horovod.processes) if used else {}
     weights = f"{model_id}/model.safetensors"
-    blob = members.packed(trained.network, final, trained.blend, trained.kinds)
+    blob = members.packed(trained.network, trained.trees, trained.blend, trained.kinds)
     curves = {name: [epoch[name] for epoch in trained.epochs] for name in trained.epochs[0] if name != "epoch"}
     record(night.store, night.config.paths.reports, Run(
         "ranker", model_id, night.date, settings.model_dump(),

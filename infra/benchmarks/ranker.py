@@ -107,7 +107,7 @@ def _training(
     report: Report, spark: Any, file: Path, examples: int, batch: int, runs: int
 ) -> tuple[str, float]:
     """The case, and how much faster two processes are than one."""
-    settings = Ranker(batch=batch, epochs=5, patience=5)
+    settings = Ranker(batch=batch, epochs=5, patience=5, trees=0)
     case = f"training, {examples} examples, batch {batch}"
     found: dict[str, list[dict[str, Any]]] = {}
 
@@ -161,7 +161,7 @@ def _timed_training(read: Callable[[], Any], settings: Ranker, threads: int) -> 
 
     trainer._device, trainer.evaluate = bounded, timed
     try:
-        trained = trainer.train(read, settings, {}, None)
+        trained = trainer.train(read, settings, None)
     finally:
         trainer._device, trainer.evaluate = device, evaluate
     epochs = [after - before for (_, before), (_, after) in itertools.pairwise(stamps)]

@@ -186,13 +186,24 @@ def _environment(address: Address, timeout_s: int) -> dict[str, str]:
     }
 
 
+def own_address() -> str:
+    """The address of a process of the running job by which the others reach it."""
+    return _own(os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"])
+
+
+def _own(other: str) -> str:
+    """This machine's address on its way to another: 127.0.0.1 to itself."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((other, 9))  # sends nothing, whatever the port
+        found: str = probe.getsockname()[0]
+    return found
+
+
 def _interface(address: Address) -> str:
     """Name of the network interface by which this machine reaches an address: lo for 127.0.0.1."""
     import psutil  # type: ignore[import-untyped]
 
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(address)  # sends nothing
-        own: str = probe.getsockname()[0]
+    own = _own(address[0])
     interfaces: dict[str, list[Any]] = psutil.net_if_addrs()
     return next(name for name, known in interfaces.items() if any(one.address == own for one in known))
 

@@ -13,6 +13,7 @@ import numpy as np  # noqa: F401
 import pandas as pd  # noqa: F401
 import pyarrow as pa  # noqa: F401
 import torch  # noqa: F401
+import xgboost  # noqa: F401
 from pyspark import daemon
 from transformers import AutoTokenizer, BertModel  # noqa: F401
 

@@ -57,6 +57,13 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def taken(self, rows: slice | npt.NDArray[np.int64]) -> Split:
+        """Some of the rows; of a slice no copy is made."""
+        return Split(
+            self.lists[rows], self.items[rows], self.labels[rows], self.kinds[rows], self.ratings[rows],
+            self.features[rows],
+        )  # fmt: skip
+
     def scale(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Mean and population standard deviation (F,) of the features, in double precision, block by block."""
         blocks = [self.features[start : start + _ROWS] for start in range(0, len(self), _ROWS)]

@@ -65,12 +65,6 @@ def examples(
     return labelled.withColumns(fixed).where(kept).select(RANKER_EXAMPLES.names)
 
 
-def thinned(examples: DataFrame, *, negatives_share: float, seed: int) -> DataFrame:
-    """Both splits with the same share of the others as the train split has: what a last model learns from."""
-    kept = (F.col("split") == "train") | (F.col("label") == 1) | _drawn(negatives_share, seed)
-    return examples.where(kept)
-
-
 def _drawn(share: float, seed: int) -> Column:
     """True for about `share` of the (user, item) pairs, the same ones in every run and on every partition."""
     return F.pmod(F.xxhash64("user_id", "item_id", F.lit(seed)), F.lit(_BUCKETS)) < share * _BUCKETS

@@ -32,6 +32,7 @@ from nightrec.ranker.heads import Head, made
 from nightrec.ranker.kinds import Kind, learned
 from nightrec.ranker.lessons import Batch, Lessons
 from nightrec.ranker.model import DropoutMasks, dumped, flattened
+from nightrec.ranker.teams import grown, thinned
 from nightrec.ranker.texts import Texts, Vectors
 from nightrec.ranker.trees import loaded, margins
 
@@ -45,11 +46,12 @@ _TOGETHER = 65_536
 
 @dataclass(frozen=True)
 class Trained:
-    """The network's weights of the best epoch (safetensors), its 1-based number, and the figures of every epoch; how it
-    is blended with the trees, and the NDCG on the valid split of each blend that could be chosen; the kinds of event,
-    and how well calibrated each is."""
+    """The network's weights of the best epoch (safetensors), its 1-based number, and the figures of every epoch; the
+    trees by kind, where the blend has any; how both are blended, and the NDCG on the valid split of each blend that
+    could be chosen; the kinds of event, and how well calibrated each is."""
 
     network: bytes
+    trees: Mapping[str, bytes]
     best_epoch: int
     epochs: list[dict[str, Any]]
     blend: Blend
@@ -58,9 +60,9 @@ class Trained:
     calibration: list[dict[str, Any]]
 
 
-def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Texts | None) -> Trained:
-    """Train one network in all processes of the running Horovod job, and choose how it and `trees` (by kind, trained on
-    the train split) are blended; every process returns the same.
+def train(read: Read, settings: Ranker, of_texts: Texts | None) -> Trained:
+    """Train one network and the trees beside it in all processes of the running Horovod job, and choose how they are
+    blended; every process returns the same.
 
     `read` gives the examples (see dataset.write), `of_texts` the vectors, where the head reads any. Steps per epoch are
     equal on every process by construction: they all cut the same order of the epoch into the same steps, and these into
@@ -123,9 +125,15 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Te
         if epoch - best_epoch >= settings.patience:
             break
 
+    # trees: what is blended how is decided on the valid split, from which the last ones then learn too
     weights.data.copy_(best)
+    trees = grown([train_split], settings) if settings.trees else {}
     decided = _blended(network, train_split, valid_set, trees, device, settings.blend)
-    return Trained(dumped(network), best_epoch, epochs, *decided)
+    if set(trees) & set(decided[0].weight):
+        trees = grown([train_split, thinned(valid_split, settings.negatives_share, settings.seed)], settings)
+    else:
+        trees = {}
+    return Trained(dumped(network), trees, best_epoch, epochs, *decided)
 
 
 def _blended(

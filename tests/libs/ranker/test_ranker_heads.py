@@ -207,9 +207,10 @@ def test_a_head_is_trained_by_two_processes_and_scores_candidates(
 ) -> None:
     asked = planted(tmp_path)
     read = partial(pads.dataset, str(tmp_path / "examples.parquet"))
-    more = {"epochs": 40, "learning_rate": 0.05, "batch": 200, "dropout": 0.0, "negatives_share": 1.0, "patience": 40}
+    more = {"epochs": 40, "learning_rate": 0.05, "batch": 200, "dropout": 0.0, "negatives_share": 1.0, "patience": 40,
+            "trees": 0}
     settings = SETTINGS[name].model_copy(update=more)
-    one, two = (on_executors(spark, partial(train, read, settings, {}, asked), size, 60)[0] for size in (1, 2))
+    one, two = (on_executors(spark, partial(train, read, settings, asked), size, 60)[0] for size in (1, 2))
     assert one.epochs[0] == pytest.approx(two.epochs[0], abs=1e-4)
     # In a random order 30 items with 5 or 6 positives have 0.3. Attention has the features' noise beside it.
     assert two.epochs[two.best_epoch - 1]["valid_ndcg"] > (0.6 if name == "attentive" else 0.8)

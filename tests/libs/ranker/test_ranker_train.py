@@ -21,7 +21,7 @@ from nightrec.launch import on_executors
 from nightrec.ranker import model
 from nightrec.ranker.train import splits, train
 
-SETTINGS = Ranker(batch=256, epochs=3, hidden=(16, 8), dropout=0.3, negatives_share=1.0)
+SETTINGS = Ranker(batch=256, epochs=3, hidden=(16, 8), dropout=0.3, negatives_share=1.0, trees=0)
 
 
 def planted(file: Path, users: int = 60, per_user: int = 20) -> Path:
@@ -58,8 +58,8 @@ def examples(tmp_path_factory) -> Path:
     return planted(tmp_path_factory.mktemp("examples") / "examples.parquet")
 
 
-def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS, trees=None):
-    trainer = partial(train, partial(pads.dataset, file), settings, trees or {}, None)
+def run(spark, file: Path, processes: int, settings: Ranker = SETTINGS):
+    trainer = partial(train, partial(pads.dataset, file), settings, None)
     return on_executors(spark, trainer, processes, 60)
 
 
