@@ -83,7 +83,8 @@ def packed(network: bytes, trees: Mapping[str, bytes], blend: Blend, kinds: Mapp
 
 def unpacked(blob: bytes) -> Members:
     """The ranker of `packed`."""
-    tensors = safetensors.numpy.load(blob)
+    # They come in another order in every process, and sums depend on it.
+    tensors = dict(sorted(safetensors.numpy.load(blob).items()))
     network = {name: value for name, value in tensors.items() if not name.startswith(BESIDE)}
     weight = {name.removeprefix(_WEIGHT): float(value) for name, value in tensors.items() if name.startswith(_WEIGHT)}
     slope, offset = tensors[_SIGMOID].tolist()
