@@ -108,7 +108,8 @@ def packed(
 def unpacked(blob: bytes) -> Members:
     """The ranker of `packed`. Raises NightrecError where the bytes are not one."""
     try:
-        tensors = safetensors.numpy.load(blob)
+        # They come in another order in every process, and sums depend on it.
+        tensors = dict(sorted(safetensors.numpy.load(blob).items()))
         weight = {name.removeprefix(_WEIGHT): float(tensors[name]) for name in tensors if name.startswith(_WEIGHT)}
         slope, offset = tensors[_SIGMOID].tolist()
     except (SafetensorError, KeyError, ValueError) as error:

@@ -52,6 +52,9 @@ def test_a_ranker_comes_back_from_its_file(planted: Split, values: np.ndarray) -
     blend = Blend({"network_listwise": 0.5, "binary": 0.25, "ranking": 2.0}, slope=1.5, offset=-0.5)
     found = members.unpacked(members.packed({"network_listwise": network}, models, blend, {}))
     assert found.blend == blend
+    # Read in a process's own order, equal scores would differ in their last bits.
+    assert list(found.blend.weight) == ["binary", "network_listwise", "ranking"]
+    assert list(found.trees) == ["binary", "ranking"]
     scores = {kind: trees.margins(trees.loaded(blob), values) for kind, blob in models.items()}
     scores["network_listwise"] = kernel.compiled(members.safetensors.numpy.load(network)).logits(values)
     mean = 0.5 * scores["network_listwise"] + 0.25 * scores["binary"] + 2 * scores["ranking"]
