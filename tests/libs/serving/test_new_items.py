@@ -19,8 +19,8 @@ from nightrec.tables import WINDOWS
 
 NIGHT = dt.date(2026, 3, 10)
 # Users of the week and the month, and a text: the second and third item are new, as is the last, which has no text.
-WEEK, MONTH = [9, 1, 0, 0], [9, 2, 0, 0]
-TEXTS = np.array([[1, 0], [0, 1], [0.8, 0.6], [0, 0]], np.float32)
+WEEK, MONTH = [9, 1, 0, 0], [9, 1, 0, 0]
+TEXTS = np.array([[1, 0], [0, 1], [0.2, 0.98], [0, 0]], np.float32)
 WINDOWED = np.array([[0, w, w, m, m] for w, m in zip(WEEK, MONTH, strict=True)])
 NEAR = np.array([1.0, 0.0], np.float32)
 
@@ -42,7 +42,7 @@ def drawn(lists: int, count: int, *, hidden: list[int] | None = None, text: bool
 
 def weights(*, text: bool = True) -> dict[int, float]:
     near = TEXTS @ NEAR if text else np.zeros(4)
-    return {n: (1 + WEEK[n]) ** 2 * (1 + MONTH[n]) * math.exp(near[n] / new_items.TEMPERATURE) for n in (1, 2, 3)}
+    return {n: (1 + WEEK[n]) ** 4 * (1 + MONTH[n]) ** 2 * math.exp(near[n] / new_items.TEMPERATURE) for n in (1, 2, 3)}
 
 
 @pytest.mark.parametrize("text", [True, False])
