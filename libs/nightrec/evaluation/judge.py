@@ -251,9 +251,10 @@ def ndcg(
     trend = np.zeros(count, np.float32)
     judging = Judging(log.k, log.repeats_allowed, shelf, trend, [], {}, log.numbers(_everyone(night)))
     rows = judging.judged(_spread(night, _judged_users(night, log)))
-    wanted = {name: "ndcg", **{(name, part): part for part in ITEM_SLICES}}
-    figures = F.array(*(F.get("figures", F.lit(judging.columns.index((OURS, kind)))) for kind in wanted.values()))
-    return bootstrap.resampled(rows.select("user_id", figures.alias("figures")), list(wanted))
+    places = (judging.columns.index((OURS, kind)) for kind in ("ndcg", *ITEM_SLICES))
+    figures = F.array(*(F.get("figures", F.lit(place)) for place in places))
+    names: list[Hashable] = [name, *((name, part) for part in ITEM_SLICES)]
+    return bootstrap.resampled(rows.select("user_id", figures.alias("figures")), names)
 
 
 def _segments(night: Night) -> list[str]:
