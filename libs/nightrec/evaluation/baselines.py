@@ -28,7 +28,6 @@ WINDOWS = (7, 14, 28)
 EVER = len(WINDOWS)
 # The family that knows what to show whom without a history.
 BY_SEGMENT = "segment popularity"
-_NO_NAMES = pa.array([], pa.string())
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Items:
     events: Doubles
     together: Any
     references: Histories
-    segment: pa.Array = _NO_NAMES
+    segment: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
     by_segment: Sequence[Any] = field(default=())
 
     @property
