@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 from nightrec.models import ranker_row
 from nightrec.night import Night, main
 from nightrec.ranker.score import Texts, scored
-from nightrec.serving.topk import ranked_topk, shortfalls, split
+from nightrec.serving.topk import Quota, ranked_topk, shortfalls, split
 from nightrec.tables import (
     CANDIDATES,
     ITEM_EMBEDDINGS,
@@ -53,7 +53,9 @@ def run(night: Night) -> None:
     # The shortfalls first: lists that are short without a recorded cause would fail the audit.
     night.replace(SHORTFALLS, shortfalls(candidates, items, users, k=k, run_date=night.date))
     pins = {pick.item: pick.slot for pick in night.config.candidates.picks(night.date) if pick.slot}
-    night.replace(RANKED_TOPK, ranked_topk(personal, others, items, users, k=k, run_date=night.date, pins=pins))
+    quota = Quota(night.config.lists.new_items, night.config.lists.new_items_share)
+    ranked = ranked_topk(personal, others, items, users, k=k, run_date=night.date, pins=pins, quota=quota)
+    night.replace(RANKED_TOPK, ranked)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ def test_two_cuts_of_a_shop_with_planted_tastes(tmp_path: Path) -> None:
         assert max(reached["als", 100], reached["popularity", 100]) <= reached["union", 100] <= reached["union", 500]
         assert worth[0] <= reached["oracle", 5] <= 1
         slices = {row["name"]: row for row in found["slices"] if row["cut"] == cut}
+        assert slices["segment garden"]["over_segment"]["users"] == slices["segment garden"]["ours"]["users"]
+        assert slices["head items"]["over_segment"] is None and "segment popularity, trend" in methods
         everybody = slices["users of 6 events and more"]["ours"]["users"]
         assert everybody <= ours["figures"]["ndcg"]["users"] and {"segment records", "segment garden"} < set(slices)
         (predicted,) = (row for row in found["calibrated"] if row["cut"] == cut)

@@ -73,6 +73,8 @@ def test_what_is_left_out_is_missed(
         Variant("half", "the own taste", view=other_taste),
     ]
     monkeypatch.setattr(ablation, "chosen", lambda config, parts: asked if parts == ["all of these"] else [])
+    # Of this one the recall of items is told too.
+    monkeypatch.setattr(ablation, "WITHOUT_TEXTS", "the own taste")
     words = ("--config", str(toml), "--cuts", "1", "--days", "7", "--part", "all of these")
     found = answered(monkeypatch, spark, "ablate", *words)
     assert found["cuts"] == [(last - timedelta(days=7)).isoformat()]
@@ -83,6 +85,11 @@ def test_what_is_left_out_is_missed(
     assert (same["worth"]["mean"], same["worth"]["low"], same["worth"]["high"]) == (0, 0, 0) and same["ndcg"] == whole
     assert gone["worth"]["low"] > 0 and gone["worth"]["mean"] == pytest.approx(whole["mean"] - gone["ndcg"]["mean"])
     assert gone["ndcg"]["users"] == whole["users"]
+    items = {one["name"]: one for one in gone["items"]}
+    assert same["items"] == [] and items["head items"]["best"] == "the own taste"
+    assert sum(one["gain"]["mean"] > 0 for one in items.values()) > 0
+    for one in items.values():
+        assert one["gain"]["mean"] == pytest.approx(one["ours"]["mean"] - one["theirs"]["mean"])
     # The candidates are as they were made, and each date's were made once.
     warehouse = f"{toml.parent}/reports/ablation/warehouse"
     left = arrow(warehouse, CANDIDATES, {"list_kind": "user"}, ["list_key", "item_id"]).to_pylist()

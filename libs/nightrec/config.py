@@ -188,6 +188,7 @@ class Candidates(_Section):
     keywords: Count = Field(30, description="by the words that texts share with the recent items'")
     attributes: Count = Field(30, description="by the categories, tags and attributes shared with the recent items")
     habit: Count = Field(100, description="of the user's own items, where repeats are allowed")
+    newcomers: Count = Field(50, description="by what newcomers took up on their first day, for users without events")
     segment: Count = Field(30, description="by popularity in the user's segment")
     segment_prior: float = Field(
         50.0,
@@ -196,6 +197,10 @@ class Candidates(_Section):
     )
     trending: Count = Field(50, description="by users of the last seven days")
     popularity: Count = Field(50, description="by recent popularity")
+    new_items: Count = Field(
+        10, description="drawn by chance among new items, likelier what is near by its text, the probability as score"
+    )
+    new_item_events: Count = Field(5, description="events that an item has at most while it is new")
     editorial: tuple[Pick, ...] = Field(
         (),
         description="items picked by hand, in order: the last step of the ladder. Each is an id or a table {item, "
@@ -332,6 +337,12 @@ class Lists(_Section):
     """What is published."""
 
     k: Positive = Field(10, description="items per list")
+    new_items: Count = Field(
+        0,
+        description="last places of a list that are kept for the new items drawn for it, where none of these has a "
+        "better one; not in lists of similar items",
+    )
+    new_items_share: Share = Field(1.0, description="share of the lists, by chance each night, that keep such places")
     attribution_days: Positive = Field(
         14, description="an event counts for the list it names if that list was last ranked at most so many days before"
     )

@@ -12,7 +12,7 @@ from nightrec.contract import Column, Table
 # the candidates stage; the steps are how a list without a personal score is filled.
 SOURCES = (
     "als", "neighbour_users", "cooccurrence", "bm25", "linear", "transitions", "text", "keywords", "attributes",
-    "habit", "segment", "trending", "popularity", "editorial",
+    "habit", "newcomers", "segment", "trending", "popularity", "new_items", "editorial",
 )  # fmt: skip
 LADDER = {
     "als": "personal",
@@ -25,9 +25,11 @@ LADDER = {
     "keywords": "similar",
     "attributes": "similar",
     "habit": "personal",
+    "newcomers": "newcomer",
     "segment": "segment",
     "trending": "popular",
     "popularity": "popular",
+    "new_items": "new",
     "editorial": "editorial",
 }
 # Days of recent users, side by side: which of them speaks for tomorrow differs by log and by season.
@@ -52,6 +54,13 @@ _LIST_KEY = Column("list_key", "string", "user id, segment name, item id, or the
 _LIST_ID = Column("list_id", "string", "fingerprint of kind, key and items in order: what a logged impression names")
 _SOURCE = Column("source", "string", "the candidate source that ranked the item highest")
 _REASON = Column("reason", "string", "why this item, in words for people")
+_PROBABILITY = Column(
+    "probability",
+    "double",
+    "of an item on a place that lists.new_items keeps: that the list has such places and drew the item at this turn, "
+    "given what it drew before; null for all others",
+    nullable=True,
+)
 _FACTORS = Column("factors", "array<float>", "factor vector, as long as the model's rank")
 _ALS_MODEL = Column("als_model", "string", "id of the item factors used")
 
@@ -380,6 +389,7 @@ RANKED_TOPK = Table(
             "the source that ranked the item highest; in a list filled down the ladder, the first step that had it",
         ),
         _REASON,
+        _PROBABILITY,
     ),
 )
 
@@ -450,6 +460,7 @@ OUTCOMES = Table(
         _ITEM_ID,
         Column("rank", "int", "position at which it was served; null where the list did not hold it", nullable=True),
         Column("source", "string", "source at which it was served; null where the list did not hold it", nullable=True),
+        _PROBABILITY,
         Column("impression_count", "bigint", "impression events"),
         Column("click_count", "bigint", "view and click events"),
         Column("conversion_count", "bigint", "all other events with weight above 0"),

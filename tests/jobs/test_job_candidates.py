@@ -102,6 +102,7 @@ def tables(rows: Any, encoder: str) -> dict[str, Any]:
                 "recent_user_count": recent.get(item, 0),
                 "is_available": item != "gone",
                 "user_count": recent.get(item, 0) + (item == "f"),
+                "event_count": 5 if item == "e" else 6,
                 "text_hash": f"hash-{item}",
                 "window_user_counts": [0, 0, 0, 0, 0],
                 "text": "vinyl" if item in "be" else item,
@@ -198,14 +199,21 @@ def test_candidates_job(config: Any, rows: Any, monkeypatch: pytest.MonkeyPatch)
     # What the ranker is told goes with lists of users who did something.
     assert all(len(row["features"]) == len(FEATURES) for row in ann.values())
     eve = found("user", "eve")
+    # What is new is drawn for everybody but who must not see it: one item, with certainty.
+    for drawn in eve["e"], found("segment", "south")["e"]:
+        assert (drawn["new_items_rank"], drawn["new_items_score"]) == (1, 1.0)
+    assert "new_items_rank" not in found("item", "b")["e"] and found("everyone", "everyone").keys() == eve.keys()
+    del eve["e"]
     assert not any("features" in row for row in (*eve.values(), *found("item", "a").values()))
     assert [(i, eve[i]["popularity_rank"], eve[i]["source"]) for i in eve] == [
-        ("a", 1, "popularity"),
-        ("b", 2, "popularity"),
+        ("a", 1, "newcomers"),
+        ("b", 2, "newcomers"),
         ("c", 3, "editorial"),
     ]
+    # All three came on the 6th: a was with all of them then, b and c with two, in step with what is recent.
+    assert [eve[i]["newcomers_score"] for i in "abc"] == pytest.approx([3 + 20, *[2 + 20 * 2 / 3] * 2])
+    assert not any("newcomers_rank" in row for row in (*ann.values(), *found("segment", "north").values()))
     assert {i: row["editorial_rank"] for i, row in eve.items() if "editorial_rank" in row} == {"c": 1}
-    assert found("everyone", "everyone").keys() == eve.keys()
     assert [i for i, row in sorted(found("user", "dan").items()) if "popularity_rank" in row] == ["a", "b", "c"]
 
     south, own = found("segment", "south"), found("item", "a")

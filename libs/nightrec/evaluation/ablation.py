@@ -24,7 +24,8 @@ from pyspark.sql.pandas.functions import arrow_udf
 from nightrec import runner
 from nightrec.config import Config, Ranker
 from nightrec.errors import UsageError
-from nightrec.evaluation import judge, protocol
+from nightrec.evaluation import judge, lists, protocol
+from nightrec.evaluation.findings import Slice
 from nightrec.features import FEATURES, GROUPS
 from nightrec.metrics import bootstrap
 from nightrec.metrics.bootstrap import Interval
@@ -40,9 +41,12 @@ if TYPE_CHECKING:
 
 KINDS = ("sources", "features", "heads", "blends", "nights")
 WHOLE = "everything"
+WITHOUT_TEXTS = "without any texts"
 # What a variant runs again; its candidates are there.
 _STAGES = ("ranker_examples", "ranker_model", "ranked_topk")
 MOST_NIGHTS = 4
+# What new items are reached by without anybody's having acted on them.
+TEXTS = ("text", "keywords", "new_items")
 
 
 @dataclass(frozen=True)
@@ -57,13 +61,15 @@ class Variant:
 
 @dataclass(frozen=True)
 class Part:
-    """A variant's NDCG over all cuts, and how much more the whole system has: what the part is worth."""
+    """A variant's NDCG over all cuts, and how much more the whole system has: what the part is worth. Where texts are
+    left out also the recall of both in slices of items: what texts do for new ones."""
 
     kind: str
     name: str
     ndcg: Interval
     worth: Interval
     seconds: float
+    items: tuple[Slice, ...]
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,8 @@ def variants(config: Config) -> list[Variant]:
     blends = {"network": "the network alone", "trees": "the trees alone", "all": "network and trees"}
     ranker = config.ranker
     return [
-        *(Variant("sources", f"without {name}", view=partial(without_source, source=name)) for name in on),
+        *(Variant("sources", f"without {name}", view=partial(without_sources, sources=[name])) for name in on),
+        Variant("sources", WITHOUT_TEXTS, view=partial(without_sources, sources=TEXTS)),
         *(Variant("features", f"without features {name}", view=partial(without, groups=[name])) for name in GROUPS),
         *(
             Variant("heads", f"the {head} head{', alone' if blend else ''}", {"head": head} | blend)
@@ -117,22 +124,24 @@ def chosen(config: Config, asked: Sequence[str]) -> list[Variant]:
     return [variant for variant in every if not asked or {variant.kind, variant.name} & set(asked)]
 
 
-def without_source(candidates: DataFrame, source: str) -> DataFrame:
-    """CANDIDATES as if the source had named nothing: without those that it alone nominated, and its features 0."""
-    others = [F.col(f"{other}_rank") for other in SOURCES if other != source]
+def without_sources(candidates: DataFrame, sources: Sequence[str]) -> DataFrame:
+    """CANDIDATES as if the sources had named nothing: without those that they alone nominated, their features 0."""
+    others = [F.col(f"{other}_rank") for other in SOURCES if other not in sources]
     left = candidates.where(F.coalesce(*others).isNotNull())
-    groups = [group for group in GROUPS if group.split(" ")[0] == source]
-    kept = without(left, groups, fewer=source)
-    return kept.withColumns({f"{source}_{name}": F.lit(None).cast(type_) for name, type_ in _NOMINATED.items()})
+    groups = [group for group in GROUPS if group.split(" ")[0] in sources]
+    kept = without(left, groups, fewer=sources)
+    unknown = {name: F.lit(None).cast(type_) for name, type_ in _NOMINATED.items()}
+    return kept.withColumns({f"{source}_{name}": null for source in sources for name, null in unknown.items()})
 
 
 _NOMINATED = {"score": "float", "rank": "int"}
 
 
-def without(candidates: DataFrame, groups: Sequence[str], fewer: str = "") -> DataFrame:
-    """CANDIDATES with the features of some groups 0, and one nomination less for those that source `fewer` named."""
+def without(candidates: DataFrame, groups: Sequence[str], fewer: Sequence[str] = ()) -> DataFrame:
+    """CANDIDATES with the features of some groups 0, and a nomination less for each of the sources `fewer` that had
+    named them."""
     places = [FEATURES.index(name) for group in groups for name in GROUPS[group]]
-    nominated = F.col(f"{fewer}_rank").isNotNull() if fewer else F.lit(False)
+    nominated = sum((F.col(f"{source}_rank").isNotNull().cast("int") for source in fewer), F.lit(0))
 
     def changed(features: pa.Array, nominated: pa.Array) -> pa.Array:
         return cleared(features, nominated.to_numpy(zero_copy_only=False), places)
@@ -141,8 +150,8 @@ def without(candidates: DataFrame, groups: Sequence[str], fewer: str = "") -> Da
     return candidates.withColumn("features", clear("features", nominated))
 
 
-def cleared(features: pa.ListArray, nominated: npt.NDArray[np.bool_], places: Sequence[int]) -> pa.ListArray:
-    """Rows of FEATURES (null stays null) with those at `places` 0; `nominated` rows have lost a nomination."""
+def cleared(features: pa.ListArray, nominated: npt.NDArray[np.integer], places: Sequence[int]) -> pa.ListArray:
+    """Rows of FEATURES (null stays null) with those at `places` 0, and so many nominations less."""
     known = features.is_valid().to_numpy(zero_copy_only=False)
     values = features.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, len(FEATURES))
     values[:, FEATURES.index("nomination_count")] -= nominated[known]
@@ -159,23 +168,36 @@ def ablate(
     found: list[bootstrap.Resampled] = []
     seconds = dict.fromkeys((variant.name for variant in asked), 0.0)
     for night, replayed in protocol.nights(spark, config, wanted, days, watch, tell):
-        log = judge.Log.of(night, days, judge.offered(night)["item_id"].combine_chunks())
-        found.append(judge.ndcg(night, log, WHOLE))
+        offered = judge.offered(night)
+        log = judge.Log.of(night, days, offered["item_id"].combine_chunks())
+        slices = lists.members(offered["event_count"].to_numpy())
+        found.append(judge.ndcg(night, log, WHOLE, slices))
         for variant in asked:
             started = time.monotonic()
             changed = _night(night, variant)
             for books in _run(changed, watch, replayed):
                 tell(books)
-            found.append(judge.ndcg(changed, log, variant.name))
+            found.append(judge.ndcg(changed, log, variant.name, slices))
             seconds[variant.name] += time.monotonic() - started
         log.users.unpersist()
     pooled = bootstrap.pooled(found)
     parts = [
-        Part(variant.kind, variant.name, ndcg, worth, seconds[variant.name])
+        Part(variant.kind, variant.name, ndcg, worth, seconds[variant.name], _items(pooled, variant))
         for variant in asked
         if (ndcg := pooled.interval(variant.name)) and (worth := pooled.interval(WHOLE, minus=variant.name))
     ]
     return Ablation(config.lists.k, days, tuple(wanted), pooled.interval(WHOLE), tuple(parts))
+
+
+def _items(pooled: bootstrap.Resampled, variant: Variant) -> tuple[Slice, ...]:
+    """Recall at K of slices of items, where texts are left out: of the whole, without, and what the whole has more."""
+    return tuple(
+        Slice(None, name, "recall", variant.name, whole, part, gain, None)
+        for name in lists.ITEM_SLICES
+        if variant.name == WITHOUT_TEXTS
+        if (whole := pooled.interval((WHOLE, name))) and (part := pooled.interval((variant.name, name)))
+        if (gain := pooled.interval((WHOLE, name), minus=(variant.name, name)))
+    )
 
 
 def _night(night: Night, variant: Variant) -> Night:

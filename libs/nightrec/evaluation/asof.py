@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -66,7 +66,8 @@ def users(events: DataFrame, index: DataFrame, cut: date, days: int, *, repeats_
 
 
 def items(users: DataFrame, item_id: pa.Array) -> Items:
-    """The item side of the baselines, from the histories in `users`.
+    """The item side of the baselines, from the histories in `users` (as of the function of that name, and perhaps with
+    their `segment`).
 
     What is gathered grows with items and with pairs of items, and with users only up to REFERENCES.
     """
@@ -87,7 +88,22 @@ def items(users: DataFrame, item_id: pa.Array) -> Items:
     chosen = known if people <= REFERENCES else known.where(user < int(2**64 * REFERENCES / people) - 2**63)
     narrow = chosen.select(user.alias("_user"), "items", "counts", "ages").toArrow().sort_by("_user")
     references = Histories.of(narrow.to_batches(), width)
-    return Items(item_id, people, by_item[: len(WINDOWS) + 1].T, by_item[-1], sparse.csr_matrix(together), references)
+    names, by_segment = _by_segment(users, width) if "segment" in users.columns else (pa.array([], pa.string()), ())
+    return Items(
+        item_id, people, by_item[: len(WINDOWS) + 1].T, by_item[-1], sparse.csr_matrix(together), references,
+        names, by_segment,
+    )  # fmt: skip
+
+
+def _by_segment(users: DataFrame, width: int) -> tuple[pa.Array, Sequence[Any]]:
+    """The segments in order, and per one of WINDOWS their users of each item (S x N, sparse)."""
+    own = users.where("segment IS NOT NULL").select("segment", F.inline(F.arrays_zip("items", "ages")))
+    inside = (F.count_if(F.col("ages") < days).alias(f"_{days}") for days in WINDOWS)
+    found = own.groupBy("segment", "items").agg(*inside).toArrow()
+    names = pc.unique(found["segment"]).cast(pa.string()).sort()
+    at = pc.index_in(found["segment"].cast(pa.string()), value_set=names).to_numpy(), found["items"].to_numpy()
+    shape = (len(names), width)
+    return names, [sparse.csr_matrix((found[f"_{days}"].to_numpy().astype(np.float32), at), shape) for days in WINDOWS]
 
 
 def _gathering(width: int) -> Any:

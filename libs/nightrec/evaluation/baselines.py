@@ -7,13 +7,14 @@ them knows anything but events up to the cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from numba import njit
 from scipy import sparse
 
@@ -25,20 +26,24 @@ Doubles = npt.NDArray[np.float64]
 # Days of recent users; column EVER of Items.users is ever.
 WINDOWS = (7, 14, 28)
 EVER = len(WINDOWS)
+# The family that knows what to show whom without a history.
+BY_SEGMENT = "segment popularity"
 
 
 @dataclass(frozen=True)
 class Histories:
     """U users by number (a hash of the id); U x N, sparse: `counts` of a user's events with an item, and `ages`: days
-    since the last of them, plus one."""
+    since the last of them, plus one; `segment` (U): null where it is not known."""
 
     users: npt.NDArray[np.int64]
     counts: Any
     ages: Any
+    segment: pa.ChunkedArray
 
     @classmethod
     def of(cls, batches: Iterable[pa.RecordBatch], width: int) -> Histories:
-        """From columns _user, items (none twice in a row), counts, ages."""
+        """From columns _user, items (none twice in a row), counts, ages, and perhaps segment."""
+        batches = list(batches)
         schema = {"_user": pa.int64(), **dict.fromkeys(("items", "counts", "ages"), pa.list_(pa.int32()))}
         narrow = [batch.select(list(schema)) for batch in batches]
         table = pa.Table.from_batches(narrow) if narrow else pa.schema(schema).empty_table()
@@ -51,7 +56,11 @@ class Histories:
             )
             for name, more in (("counts", 0), ("ages", 1))
         )
-        return cls(table["_user"].to_numpy(), counts, ages)
+        segments = [
+            batch["segment"] if "segment" in batch.schema.names else pa.nulls(batch.num_rows, pa.string())
+            for batch in batches
+        ]
+        return cls(table["_user"].to_numpy(), counts, ages, pa.chunked_array(segments, pa.string()))
 
     @property
     def seen(self) -> Any:
@@ -64,7 +73,8 @@ class Histories:
 class Items:
     """N items on offer by number, in byte order of `item_id`: `people` who acted on any; `users` (N x 4) who acted on
     each in WINDOWS and ever, `events` (N) ever; `together` (N x N, sparse) users who acted on both, on the diagonal
-    those ever; `references`: the histories of R users, who stand for all where there are more."""
+    those ever; `references`: the histories of R users, who stand for all where there are more; `by_segment`: per one of
+    WINDOWS the users (S x N, sparse) of each segment of `segment` (S)."""
 
     item_id: pa.Array
     people: int
@@ -72,6 +82,8 @@ class Items:
     events: Doubles
     together: Any
     references: Histories
+    segment: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
+    by_segment: Sequence[Any] = field(default=())
 
     @property
     def trend(self) -> Floats:
@@ -90,6 +102,27 @@ def popularity(window: int) -> Method:
     def learn(items: Items) -> Score:
         row = items.users[:, window].astype(np.float32)
         return lambda histories: np.tile(row, (histories.counts.shape[0], 1))
+
+    return learn
+
+
+def segment_popularity(window: int, prior: float) -> Method:
+    """By the users of a window (its place in WINDOWS) in the user's segment, everybody's most popular item with `prior`
+    users more and others in proportion; by everybody's alone where the user has no segment."""
+
+    def learn(items: Items) -> Score:
+        everybody = items.users[:, window]
+        shares = (prior * everybody / max(everybody.max(initial=0), 1)).astype(np.float32)
+
+        def score(histories: Histories) -> Floats:
+            scores: Floats = np.tile(shares, (histories.counts.shape[0], 1))
+            row = pc.index_in(histories.segment, value_set=items.segment).fill_null(-1).to_numpy()
+            known = np.flatnonzero(row >= 0)
+            if len(known):
+                scores[known] += items.by_segment[window][row[known]].toarray()
+            return scores
+
+        return score
 
     return learn
 

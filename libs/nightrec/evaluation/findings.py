@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from nightrec.evaluation.baselines import BY_SEGMENT
 from nightrec.evaluation.judge import Cut
 from nightrec.evaluation.lists import ITEM_SLICES, OURS, PER_METHOD
 from nightrec.metrics import bootstrap, probability, reach
@@ -28,7 +29,7 @@ class Judged:
 @dataclass(frozen=True)
 class Slice:
     """NDCG for a slice of users, recall for one of items: of nightrec, of the best baseline over all users, and what
-    nightrec has more, paired."""
+    nightrec has more, paired; of users also what it has more than segment popularity (None for items)."""
 
     cut: date | None
     name: str
@@ -37,6 +38,7 @@ class Slice:
     ours: Interval
     theirs: Interval
     gain: Interval
+    over_segment: Interval | None
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def _slices(
 ) -> list[Slice]:
     best = best_baseline(judged)
     of_users = dict.fromkeys(name for cut in cuts for name in cut.slices)
+    beside = {(BY_SEGMENT, name) for name in of_users} & set(figures.names)
     found = []
     for name, figure in [*((name, "ndcg") for name in of_users), *((name, "recall") for name in ITEM_SLICES)]:
         ours, theirs = ((method, name) for method in (OURS, best))
@@ -131,7 +134,8 @@ def _slices(
             continue
         gain = figures.interval(ours, minus=theirs)
         assert gain is not None  # both have rows
-        found.append(Slice(when, name, figure, best, mine, other, gain))
+        over = figures.interval(ours, minus=(BY_SEGMENT, name)) if (BY_SEGMENT, name) in beside else None
+        found.append(Slice(when, name, figure, best, mine, other, gain, over))
     return found
 
 

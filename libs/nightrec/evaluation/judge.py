@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
@@ -20,6 +21,7 @@ from nightrec.evaluation.baselines import Items
 from nightrec.evaluation.lists import ITEM_SLICES, OURS, Judging, Method, Shelf
 from nightrec.metrics import bootstrap, catalogue, probability, reach
 from nightrec.profiles.items import item_profiles
+from nightrec.profiles.users import user_profiles
 from nightrec.store import Where, arrow
 from nightrec.tables import (
     CANDIDATES,
@@ -61,6 +63,11 @@ def families(items: int) -> dict[str, dict[str, baselines.Method]]:
     found: dict[str, dict[str, baselines.Method]] = {
         **{name: {"": baselines.popularity(n)} for name, n in windows.items()},
         "popularity ever": {"": baselines.popularity(baselines.EVER)},
+        baselines.BY_SEGMENT: {
+            f"{baselines.WINDOWS[n]} days, prior {prior}": baselines.segment_popularity(n, float(prior))
+            for n in (1, 2)
+            for prior in (5, 50)
+        },
         "habit": {f"half-life {days} days": baselines.habit(float(days)) for days in (14, 60, 1000)},
         "item cosine": {f"shrink {shrink}": baselines.cosine(float(shrink)) for shrink in (0, 10, 100)},
         "item BM25": {f"nearest {nearest}": baselines.bm25(nearest) for nearest in (20, 200)},
@@ -79,7 +86,8 @@ def judge(night: Night, days: int) -> Cut:
     """The lists that the night of a cut made, and the baselines', by the `days` of clean events after it."""
     chosen = _tuned(night.at(night.date - timedelta(days=days)), days)
     shelves = offered(night)
-    log = Log.of(night, days, shelves["item_id"].combine_chunks())
+    people = night.store.read(USER_PROFILES, {"run_date": night.date}).select("user_id", "segment")
+    log = Log.of(night, days, shelves["item_id"].combine_chunks(), people)
     judging = log.judging(
         [Method(family, setting, trend) for (family, trend), setting in chosen.items()],
         Shelf.of(log.items, _vectors(night, shelves["text_hash"])),
@@ -109,9 +117,16 @@ def _tuned(night: Night, days: int) -> dict[tuple[str, bool], str]:
     first. The night lies so many days before a cut: the window ends with the cut."""
     events = night.store.read(CLEAN_EVENTS).where(F.col("ingest_date") <= F.lit(night.date))
     snapshot = raw.items(night.spark, night.config.paths.raw, night.date)
-    profiles = item_profiles(snapshot.rows if snapshot else None, events, night.date, night.config.profiles.recent_days)
+    settings = night.config.profiles
+    profiles = item_profiles(snapshot.rows if snapshot else None, events, night.date, settings.recent_days)
     available = profiles.where("is_available").select("item_id").toArrow().sort_by("item_id")
-    log = Log.of(night, days, available["item_id"].combine_chunks())
+    people = raw.users(night.spark, night.config.paths.raw, night.date)
+    users = user_profiles(
+        people.rows if people else None, events, profiles, night.date,
+        recent_days=settings.recent_days, recent_items=settings.recent_items,
+        segment_attribute=settings.segment_attribute, eligible_days=settings.eligible_days,
+    )  # fmt: skip
+    log = Log.of(night, days, available["item_id"].combine_chunks(), users.select("user_id", "segment"))
     known = families(len(log.items.item_id))
     methods = [
         Method(family, setting, trend)
@@ -149,14 +164,17 @@ class Log:
     users: DataFrame
 
     @classmethod
-    def of(cls, night: Night, days: int, item_id: pa.Array) -> Log:
-        """As of the night's date; `days` after it are the truth. `item_id`: what was on offer, sorted."""
+    def of(cls, night: Night, days: int, item_id: pa.Array, segments: DataFrame | None = None) -> Log:
+        """As of the night's date; `days` after it are the truth. `item_id`: what was on offer, sorted. `segments`:
+        user_id and segment, where they are asked for."""
         allowed = bool(night.config.candidates.repeats_allowed)
         numbers = pa.table({"item_id": item_id, "item": pa.array(range(len(item_id)), pa.int32())})
         index = night.spark.createDataFrame(numbers)
         events = night.store.read(CLEAN_EVENTS)
-        users = asof.users(events, index, night.date, days, repeats_allowed=allowed).persist()
-        return cls(night.config.lists.k, allowed, item_id, index, users)
+        users = asof.users(events, index, night.date, days, repeats_allowed=allowed)
+        if segments is not None:
+            users = users.join(segments, "user_id", "left")
+        return cls(night.config.lists.k, allowed, item_id, index, users.persist())
 
     @cached_property
     def items(self) -> Items:
@@ -173,10 +191,11 @@ class Log:
         """The pass over the users, each family learned once per setting."""
         known = families(len(self.items.item_id))
         wanted = dict.fromkeys((method.family, method.setting) for method in methods)
-        learned = {
-            (family, setting): baselines.for_everyone(known[family][setting](self.items), self.items)
-            for family, setting in wanted
-        }
+        learned = {}
+        for family, setting in wanted:
+            score = known[family][setting](self.items)
+            by_segment = family == baselines.BY_SEGMENT
+            learned[family, setting] = score if by_segment else baselines.for_everyone(score, self.items)
         ordered = [method for key in wanted for method in methods if (method.family, method.setting) == key]
         return Judging(
             self.k, self.repeats_allowed, shelf, self.items.trend, ordered, learned, everyone, tuple(segments)
@@ -188,11 +207,12 @@ class Log:
 
 
 def offered(night: Night) -> pa.Table:
-    """item_id, text_hash of what the night could list, by item_id."""
-    columns = ["item_id", "text_hash", "is_available"]
+    """item_id, text_hash, event_count of what the night could list, by item_id."""
+    columns = ["item_id", "text_hash", "event_count", "is_available"]
     profiles = arrow(night.store.warehouse, ITEM_PROFILES, {"run_date": night.date}, columns)
     offered = profiles.filter(profiles["is_available"])
-    return pa.table({name: offered[name].cast(pa.string()) for name in columns[:2]}).sort_by("item_id")
+    types = (pa.string(), pa.string(), pa.int64())
+    return pa.table({n: offered[n].cast(type_) for n, type_ in zip(columns, types, strict=False)}).sort_by("item_id")
 
 
 def _spread(night: Night, users: DataFrame) -> DataFrame:
@@ -219,17 +239,22 @@ def _vectors(night: Night, hashes: pa.ChunkedArray) -> np.ndarray:
     return rows
 
 
-def ndcg(night: Night, log: Log, name: Hashable) -> bootstrap.Resampled:
-    """The NDCG at K of the lists that the night made, as the figure of that name, without anything beside them."""
+def ndcg(
+    night: Night, log: Log, name: Hashable, slices: npt.NDArray[np.bool_] | None = None
+) -> bootstrap.Resampled:  # fmt: skip
+    """The NDCG at K of the lists that the night made, as the figure of that name, and of `slices` (N x ITEM_SLICES)
+    their recall, as (name, slice); without anything beside them."""
     count = len(log.item_id)
     # Every item alike: what needs to know them is not asked for.
-    ones, nobody = np.ones(count), np.zeros((count, len(ITEM_SLICES)), np.bool_)
-    shelf = Shelf(ones, ones, np.zeros((count, 0), np.float32), nobody)
+    ones, members = np.ones(count), np.zeros((count, len(ITEM_SLICES)), np.bool_) if slices is None else slices
+    shelf = Shelf(ones, ones, np.zeros((count, 0), np.float32), members)
     trend = np.zeros(count, np.float32)
     judging = Judging(log.k, log.repeats_allowed, shelf, trend, [], {}, log.numbers(_everyone(night)))
     rows = judging.judged(_spread(night, _judged_users(night, log)))
-    first = judging.columns.index((OURS, "ndcg")) + 1
-    return bootstrap.resampled(rows.select("user_id", F.slice("figures", first, 1).alias("figures")), [name])
+    places = (judging.columns.index((OURS, kind)) for kind in ("ndcg", *ITEM_SLICES))
+    figures = F.array(*(F.get("figures", F.lit(place)) for place in places))
+    names: list[Hashable] = [name, *((name, part) for part in ITEM_SLICES)]
+    return bootstrap.resampled(rows.select("user_id", figures.alias("figures")), names)
 
 
 def _segments(night: Night) -> list[str]:
@@ -248,15 +273,13 @@ def _ranked(night: Night, log: Log) -> DataFrame:
 
 
 def _judged_users(night: Night, log: Log) -> DataFrame:
-    """The users of log.users with truth, with `ours`: their list by number, NULL without one; and `segment`."""
+    """The users of log.users with truth, with `ours`: their list by number, NULL without one."""
     own = (
         _ranked(night, log)
         .groupBy("user_id")
         .agg(F.sort_array(F.collect_list(F.struct("rank", "item")))["item"].alias("ours"))
     )
-    segment = night.store.read(USER_PROFILES, {"run_date": night.date}).select("user_id", "segment")
-    judged = log.users.where(F.size("truth") > 0)
-    return judged.join(own, "user_id", "left").join(segment, "user_id", "left")
+    return log.users.where(F.size("truth") > 0).join(own, "user_id", "left")
 
 
 def _truth(users: DataFrame) -> DataFrame:

@@ -60,17 +60,21 @@ class Shelf:
 
     @classmethod
     def of(cls, items: Items, vectors: npt.NDArray[np.float32] | None = None) -> Shelf:
-        """An item's weight is one over the root of its users and one more; head items are the most popular ones that
-        took half of all events, ties by number, and all others are the tail."""
-        ever, events = items.users[:, baselines.EVER], items.events
-        order = np.argsort(-events, kind="stable")
-        before = np.cumsum(events[order]) - events[order]
-        is_head = np.zeros(len(events), np.bool_)
-        is_head[order] = before < events.sum() / 2
-        members = np.column_stack([events == 0, events == 1, (events >= 2) & (events <= 5), is_head, ~is_head])
+        """An item's weight is one over the root of its users and one more."""
+        ever = items.users[:, baselines.EVER]
         share = (ever + 1) / (items.people + 1)
         none = np.zeros((len(ever), 0), np.float32)
-        return cls(1 / np.sqrt(ever + 1), share, none if vectors is None else vectors, members)
+        return cls(1 / np.sqrt(ever + 1), share, none if vectors is None else vectors, members(items.events))
+
+
+def members(events: Doubles) -> npt.NDArray[np.bool_]:
+    """N x ITEM_SLICES: by the events of each item. Head items are the most popular ones that took half of all events,
+    ties by number, and all others are the tail."""
+    order = np.argsort(-events, kind="stable")
+    before = np.cumsum(events[order]) - events[order]
+    is_head = np.zeros(len(events), np.bool_)
+    is_head[order] = before < events.sum() / 2
+    return np.column_stack([events == 0, events == 1, (events >= 2) & (events <= 5), is_head, ~is_head])
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,12 @@ def render(found: Ablation) -> RenderableType:
         for part in sorted((part for part in found.parts if part.kind == kind), key=lambda part: -part.worth.mean):
             rows.add_row(part.name, f"{part.ndcg.mean:.3f}", spread(part.worth), f"{part.seconds:.0f}")
         tables += ["", rows]
+    for part in found.parts:
+        rows = table("", "slice", "users", "figure", "everything", part.name, "everything has more by")
+        for one in part.items:
+            means = (f"{figure.mean:.3f}" for figure in (one.ours, one.theirs))
+            rows.add_row(one.name, f"{one.ours.users:,}", one.figure, *means, spread(one.gain))
+        tables += ["", rows] if part.items else []
     return Group(Text(about), *tables)
 
 

@@ -91,10 +91,10 @@ def _cut_line(found: Findings, cut: date) -> str:
 def _slices(found: Findings) -> Table:
     pooled = [one for one in found.slices if one.cut is None]
     best = pooled[0].best if pooled else "the best baseline"
-    rows = table("", "slice", "users", "figure", found.ours, best, "more by")
+    rows = table("", "slice", "users", "figure", found.ours, best, "more by", "than segment popularity by")
     for one in pooled:
         figures = (f"{value.mean:.3f}" for value in (one.ours, one.theirs))
-        rows.add_row(one.name, f"{one.ours.users:,}", one.figure, *figures, spread(one.gain))
+        rows.add_row(one.name, f"{one.ours.users:,}", one.figure, *figures, spread(one.gain), spread(one.over_segment))
     return rows
 
 

@@ -76,11 +76,12 @@ def _alone(log: Log) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     by_cut = "; ".join(_cut(log, cut) for cut in log["cuts"])
     best = log["slices"][0]["best"] if log["slices"] else ""
-    slices = [f"| slice | users | figure | nightrec | {best} | ahead by |", "|---|---|---|---|---|---|"]
+    names = f"| slice | users | figure | nightrec | {best} | ahead by | of segment popularity by |"
+    slices = [names, "|---|---|---|---|---|---|---|"]
     for one in log["slices"]:
         cells = [
             one["name"], f"{one['ours']['users']:,}", f"{one['figure']}@{k}", _mean(one["ours"]), _mean(one["theirs"]),
-            _spread(one["gain"]),
+            _spread(one["gain"]), _spread(one.get("over_segment")),
         ]  # fmt: skip
         slices.append(f"| {' | '.join(cells)} |")
     return "\n".join([about, "", *lines, "", f"By cut: {by_cut}.", "", *slices])

@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from nightrec.config import Candidates
-from nightrec.serving import attributes, neighbour_users, nominate, similar
+from nightrec.serving import attributes, neighbour_users, new_items, nominate, similar
 from nightrec.serving.catalogue import Catalogue
 from nightrec.serving.histories import user_counts
 from nightrec.serving.vectors import Vectors
@@ -33,7 +33,7 @@ LISTS = (
     "list_kind string, list_key string, als_vector array<float>, text_vector array<float>, recent array<int>, "
     "segment string, blocked_items array<string>, masked array<int>, own array<int>, own_days array<int>, "
     "own_age array<int>, own_span array<int>, event_count bigint, item_count bigint, days_since_last int, "
-    "categories array<string>, category_shares array<double>"
+    "categories array<string>, category_shares array<double>, seed bigint"
 )
 
 
@@ -65,9 +65,11 @@ def counts(settings: Candidates, k: int, run_date: date) -> dict[str, int]:
         "keywords": settings.keywords,
         "attributes": settings.attributes,
         "habit": settings.habit if settings.repeats_allowed else 0,
+        "newcomers": settings.newcomers,
         "segment": settings.segment,
         "trending": settings.trending,
         "popularity": max(settings.popularity, k) if settings.popularity else 0,
+        "new_items": settings.new_items,
         "editorial": len(settings.picks(run_date)),
     }
 
@@ -81,6 +83,7 @@ def item_rows(inputs: Inputs) -> pa.Table:
         "is_available",
         "recent_user_count",
         "user_count",
+        "event_count",
         "window_user_counts",
         "repeat_user_count",
         "repeat_gap_days",
@@ -101,12 +104,13 @@ def catalogue(
 ) -> Catalogue:  # fmt: skip
     """The item side of the night: `rows` of `item_rows`, neighbours and segments from the users' histories."""
     counted = user_counts(histories, user_profiles)
-    users, days = (
+    users, days, first = (
         np.bincount(counted["item_idx"].to_numpy(), counted[name].to_numpy(), rows.num_rows).astype(np.int64)
-        for name in ("basket", "days")
+        for name in ("basket", "days", "first")
     )
+    drawn = new_items.pool(rows, settings.new_item_events, run_date)
     return Catalogue.of(
-        rows,
+        rows.append_column("newcomer_count", pa.array(first)).append_column("is_new", pa.array(drawn)),
         similar.neighbours(rows, histories, users, days, settings, partitions),
         segments(counted, rows, settings.segment_prior),
         [pick.item for pick in settings.picks(run_date)],
@@ -214,7 +218,9 @@ def candidates(
         "features array<float>"
     )
     # A number of partitions of its own: left to itself Spark puts so few bytes into one task and one core.
-    rows = lists.repartition(partitions, "list_kind", "list_key").mapInArrow(nominated, schema)
+    # What chance decides follows from night and list.
+    seeded = lists.withColumn("seed", F.xxhash64(F.lit(run_date.isoformat()), "list_kind", "list_key"))
+    rows = seeded.repartition(partitions, "list_kind", "list_key").mapInArrow(nominated, schema)
     return rows.select(F.lit(run_date).alias("run_date"), F.lit(als_model).alias("als_model"), "*").select(
         CANDIDATES.names
     )

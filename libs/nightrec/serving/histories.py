@@ -10,6 +10,8 @@ from pyspark.sql import functions as F
 
 from nightrec.config import Candidates
 
+_COUNTS = ("basket", "recent", "first", "days")
+
 
 def histories(
     events: DataFrame, item_id: pa.ChunkedArray, run_date: date, recent_days: int, settings: Candidates
@@ -18,7 +20,8 @@ def histories(
 
     `masked`: acted on before (any event but an impression, weight 0 included), or only disliked ones where repeats are
     allowed; `basket`: latest distinct items with weight above 0, newest first; `recent`: those with such
-    an event in the `recent_days` that end with `run_date`, as the profiles count them. Beside `basket`, item by item,
+    an event in the `recent_days` that end with `run_date`, as the profiles count them; `first`: those of them on the
+    user's first day with any, where it lies in these days. Beside `basket`, item by item,
     `own_days` with such events, `own_age`, days since the last of them, `own_span`, days from the first to it, and
     `own_moment`, the time of the last, a number that grows into the past.
     """
@@ -51,36 +54,39 @@ def histories(
     users = pairs.groupBy("user_id").agg(
         F.sort_array(F.collect_list(F.when(F.col("_hides"), F.col("item_idx")))).alias("masked"),
         F.slice(F.sort_array(latest), 1, settings.basket).alias("_latest"),
-        F.collect_list(F.when(F.col("_recent"), F.col("item_idx"))).alias("recent"),
+        F.collect_list(F.when(F.col("_recent"), F.struct("item_idx", "_first_date"))).alias("_recent"),
+        F.min("_first_date").alias("_began"),
     )
+    began = F.when(F.col("_began") >= F.lit(first), F.col("_began"))
+    on_first_day = F.filter("_recent", lambda entry: F.coalesce(entry["_first_date"] == began, F.lit(False)))
     return users.select(
         "user_id",
         "masked",
         F.col("_latest.item_idx").alias("basket"),
-        "recent",
+        F.col("_recent.item_idx").alias("recent"),
+        on_first_day["item_idx"].alias("first"),
         *(F.col(f"_latest.{name}").alias(f"own_{name}") for name in ("days", "age", "span", "moment")),
     )
 
 
 def user_counts(histories: DataFrame, user_profiles: DataFrame) -> pa.Table:
-    """Per `segment` (null: none) and `item_idx`: users who have the item in their `basket`, and in their `recent`, and
-    the `days` on which those of the first acted on it.
+    """Per `segment` (null: none) and `item_idx`: users who have the item in their `basket`, in their `recent` and in
+    their `first`, and the `days` on which those of the first of these acted on it.
     """
-    zero, one = F.lit(0), F.lit(1)
-    in_basket = F.zip_with("basket", "own_days", lambda item, days: _counted(item, one, zero, days))
-    in_recent = F.transform("recent", lambda item: _counted(item, zero, one, zero))
+    one = F.lit(1)
+    in_basket = F.zip_with("basket", "own_days", lambda item, days: _counted(item, basket=one, days=days))
+    in_recent = F.transform("recent", lambda item: _counted(item, recent=one))
+    in_first = F.transform("first", lambda item: _counted(item, first=one))
     users = histories.join(user_profiles.select("user_id", "segment"), "user_id", "left")
-    entries = users.select("segment", F.explode(F.concat(in_basket, in_recent)).alias("_entry"))
+    entries = users.select("segment", F.explode(F.concat(in_basket, in_recent, in_first)).alias("_entry"))
     return (
         entries.select("segment", "_entry.*")
         .groupBy("segment", "item_idx")
-        .agg(*(F.sum(name).alias(name) for name in ("basket", "recent", "days")))
+        .agg(*(F.sum(name).alias(name) for name in _COUNTS))
         .toArrow()
     )
 
 
-def _counted(item: Column, basket: Column, recent: Column, days: Column) -> Column:
-    """A user's item and what it adds to each count."""
-    return F.struct(
-        item.alias("item_idx"), basket.alias("basket"), recent.alias("recent"), days.alias("days")
-    )
+def _counted(item: Column, **counts: Column) -> Column:
+    """A user's item and what it adds to each of _COUNTS."""
+    return F.struct(item.alias("item_idx"), *(counts.get(name, F.lit(0)).alias(name) for name in _COUNTS))

@@ -103,6 +103,8 @@ class Lists:
     has_als: Bools
     text: Floats  # R x E
     has_text: Bools
+    seed: Ints  # R, for what chance decides
+    is_newcomer: Bools  # users without events, and everyone who has no list
     is_item: Bools  # similar items: factors are compared by cosine, as lengths of item factors say popularity
     recent: Ragged
     segment: Ints  # R, row of the catalogue's segments, -1 for none
@@ -122,7 +124,11 @@ class Lists:
     @classmethod
     def of(cls, batch: pa.RecordBatch, items: Catalogue) -> Lists:
         """Lists of an Arrow batch of columns `candidates.LISTS`; those of kind item take the item's vectors."""
-        is_item = pc.equal(batch.column("list_kind"), "item").to_numpy(zero_copy_only=False)
+        is_user, is_item, is_everyone = (
+            pc.equal(batch.column("list_kind"), kind).to_numpy(zero_copy_only=False)
+            for kind in ("user", "item", "everyone")
+        )
+        event_count = _numbers(batch.column("event_count"))
         als, has_als = matrix(batch.column("als_vector"), items.factors.width)
         text, has_text = matrix(batch.column("text_vector"), items.vectors.width)
         itself = _numbers(pc.index_in(batch.column("list_key"), value_set=items.item_id))
@@ -138,6 +144,8 @@ class Lists:
             has_als=has_als,
             text=text,
             has_text=has_text,
+            seed=_numbers(batch.column("seed")),
+            is_newcomer=is_user & (event_count <= 0) | is_everyone,
             is_item=is_item,
             recent=Ragged.of(batch.column("recent")).and_also(alone),
             segment=_numbers(pc.index_in(batch.column("segment"), value_set=items.segments)),

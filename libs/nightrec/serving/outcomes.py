@@ -12,9 +12,9 @@ def joined(events: DataFrame, ranked: DataFrame) -> DataFrame:
     """Events that name a list in their context, each with that list's kind and key and the item's place in it.
 
     events: clean_events of one night. ranked: ranked_topk of the nights that count for it (lists.attribution_days).
-    A list_id is made of its content, so any night's rows agree on kind, key, items and ranks; the source is that of the
-    first of these nights with the list. A list of none of them leaves list_kind NULL; an item the list did not hold
-    leaves rank and source NULL.
+    A list_id is made of its content, so any night's rows agree on kind, key, items and ranks; source and probability
+    are those of the first of these nights with the list. A list of none of them leaves list_kind NULL; an item the list
+    did not hold leaves rank, source and probability NULL.
     The rank that the event's context claims is not used.
     """
     named = events.withColumn("list_id", F.try_element_at("context", F.lit("list_id"))).where("list_id IS NOT NULL")
@@ -23,7 +23,7 @@ def joined(events: DataFrame, ranked: DataFrame) -> DataFrame:
     served = (
         ranked.join(wanted, "list_id", "left_semi")
         .groupBy("list_id", "list_kind", "list_key", "item_id")
-        .agg(F.min(F.struct("run_date", "rank", "source")).alias("_first"))
+        .agg(F.min(F.struct("run_date", "rank", "source", "probability")).alias("_first"))
         .groupBy("list_id", "list_kind", "list_key")
         .agg(F.map_from_entries(F.collect_list(F.struct("item_id", "_first"))).alias("_items"))
     )
@@ -35,6 +35,7 @@ def joined(events: DataFrame, ranked: DataFrame) -> DataFrame:
         "item_id",
         place["rank"].alias("rank"),
         place["source"].alias("source"),
+        place["probability"].alias("probability"),
         "event_type",
         "weight",
     )
@@ -54,7 +55,7 @@ def outcomes(events: DataFrame, run_date: date) -> DataFrame:
     }
     return (
         events.where("list_kind IS NOT NULL")
-        .groupBy("list_id", "list_kind", "list_key", "item_id", "rank", "source")
+        .groupBy("list_id", "list_kind", "list_key", "item_id", "rank", "source", "probability")
         .agg(*(F.count_if(condition).alias(name) for name, condition in counts.items()))
         .where(" + ".join(counts) + " > 0")
         .withColumn("run_date", F.lit(run_date))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from nightrec.serving import new_items as drawing
 from nightrec.serving import sources_kernel as kernel
 from nightrec.serving.catalogue import Catalogue, Orders
 from nightrec.serving.vectors import Vectors
@@ -152,6 +153,11 @@ def segment(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
     return _in_order(items.by_segment, lists.segment, masked, count, items.width)
 
 
+def newcomers(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
+    """For users without events, and for everyone who has no list: what newcomers begin with (`by_newcomers`)."""
+    return _in_order(items.by_newcomers, np.where(lists.is_newcomer, 0, -1), masked, count, items.width)
+
+
 def popularity(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
     """By recent users, users ever, id; the score is recent users. Every available item has its place, so no list stays
     empty that need not.
@@ -162,6 +168,13 @@ def popularity(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Be
 def trending(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
     """By users of the last seven days, then as in `popularity`; items without any are left out."""
     return _in_order(items.by_week, np.zeros(len(lists), np.int64), masked, count, items.width)
+
+
+def new_items(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
+    """A draw among the night's new items (see that module); the score is the probability at that place."""
+    best = Best.none(len(lists), count)
+    drawing.draw(lists, items, masked, best)
+    return best
 
 
 def editorial(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
@@ -186,9 +199,11 @@ NOMINATE: dict[str, Source] = {
     "text": text,
     **{source: neighbours(source) for source in ("keywords", "attributes")},
     "habit": habit,
+    "newcomers": newcomers,
     "segment": segment,
     "trending": trending,
     "popularity": popularity,
+    "new_items": new_items,
     "editorial": editorial,
 }
 # Only for users with a history: where tastes move with the season these bring what the plain score ranks too late.

@@ -15,7 +15,7 @@ from nightrec.serving.inner_product_kernel import arrange, dot, key_of, reached,
 
 
 @njit(cache=True, nogil=True)
-def _hide(offsets: Any, masked: Any, r: Any, hidden_from: Any) -> None:
+def hide(offsets: Any, masked: Any, r: Any, hidden_from: Any) -> None:
     """Say of each column in masked[offsets[r]:offsets[r + 1]], -1 for none, that list r must not get it."""
     for n in range(offsets[r], offsets[r + 1]):
         if masked[n] >= 0:
@@ -54,7 +54,7 @@ def together(
     reached_by, hidden_from = np.full(width, -1), np.full(width, -1)
     score, count = np.empty(1, np.float32), columns.shape[1]
     for r in range(len(columns)):
-        _hide(masked_offsets, masked, r, hidden_from)
+        hide(masked_offsets, masked, r, hidden_from)
         many = 0
         for e in range(recent_offsets[r], recent_offsets[r + 1]):
             for n in range(indptr[recent[e]], indptr[recent[e] + 1]):
@@ -107,7 +107,7 @@ def first_left(
     for r in range(len(columns)):
         if which[r] < 0:
             continue
-        _hide(masked_offsets, masked, r, hidden_from)
+        hide(masked_offsets, masked, r, hidden_from)
         kept = 0
         for n in range(offsets[which[r]], offsets[which[r] + 1]):
             if kept == columns.shape[1]:
@@ -124,7 +124,7 @@ def best_own(
     """The K largest `values` of each list's own columns, ties by column, without what it must not get; -1 is none."""
     hidden_from = np.full(width, -1)
     for r in range(len(columns)):
-        _hide(masked_offsets, masked, r, hidden_from)
+        hide(masked_offsets, masked, r, hidden_from)
         start, end = offsets[r], offsets[r + 1]
         kept = 0
         # By column first, then, stably, by value.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 
 from pyspark.sql import Column, DataFrame
@@ -19,6 +20,14 @@ _STEPS = tuple(dict.fromkeys(LADDER.values()))
 SCORE_DECIMALS = 6
 
 
+@dataclass(frozen=True)
+class Quota:
+    """The last `places` of a list are kept for what it drew of new items; by chance in so large a `share` of lists."""
+
+    places: int = 0
+    share: float = 1.0
+
+
 def split(candidates: DataFrame, users: DataFrame) -> tuple[DataFrame, DataFrame]:
     """Candidates of user lists whose user has a history (the ranker orders them), and all others (the ladder does)."""
     known = users.where("event_count > 0").select(F.lit("user").alias("list_kind"), F.col("user_id").alias("list_key"))
@@ -27,7 +36,7 @@ def split(candidates: DataFrame, users: DataFrame) -> tuple[DataFrame, DataFrame
 
 def ranked_topk(
     scored: DataFrame | None, ladder: DataFrame, items: DataFrame, users: DataFrame, *, k: int, run_date: date,
-    pins: Mapping[str, int],
+    pins: Mapping[str, int], quota: Quota,
 ) -> DataFrame:  # fmt: skip
     """One row per item of each list, at most `k` of them, as in tables.RANKED_TOPK.
 
@@ -35,64 +44,92 @@ def ranked_topk(
     candidate's. A score that is not a number comes first, where the audit sees it. None where there is no ranker.
     ladder: candidates without a score: ordered by the first step of the ladder that nominated the item, then by its
     rank there, then item id. Score is 1/position, source is the one that nominated the item at that step.
-    pins: the places that editorial picks have (see `pinned`).
+    pins: the places that editorial picks have; quota: those that new items have (see `placed` for both).
     A list with fewer candidates than `k` is as long as they are; `shortfalls` records it.
     """
     rows = by_ladder(ladder) if scored is None else by_score(scored).unionByName(by_ladder(ladder))
     best_first = [F.col("score").desc_nulls_last(), F.col("_place"), F.col("item_id")]
     places = {item: slot for item, slot in pins.items() if slot <= k}
-    if places:
-        cut = pinned(rows, places, best_first, k)
+    if places or quota.places:
+        cut = placed(with_turns(rows, quota, best_first, k, run_date), places, best_first, k)
     else:
         rank = F.row_number().over(Window.partitionBy(*_LIST).orderBy(*best_first))
-        cut = rows.withColumn("rank", rank).where(F.col("rank") <= k)
+        nobody = F.lit(None).cast("double")
+        cut = rows.withColumns({"rank": rank, "probability": nobody}).where(F.col("rank") <= k)
     score = F.coalesce("score", F.round(1.0 / F.col("rank"), SCORE_DECIMALS))
-    row = F.struct("rank", "item_id", score.alias("score"), "source", "because_item_id")
+    row = F.struct("rank", "item_id", score.alias("score"), "source", "because_item_id", "probability")
     # The window has brought each list together already: this grouping costs no second shuffle.
     lists = cut.groupBy(*_LIST).agg(F.array_sort(F.collect_list(row)).alias("_rows"))
     lists = lists.withColumn("list_id", list_id(F.col("_rows.item_id")))
     return with_reason(lists, items, users).select(
-        F.lit(run_date).alias("run_date"), *_LIST, "list_id", "rank", "item_id", "score", "source", "reason"
-    )
+        F.lit(run_date).alias("run_date"), *_LIST, "list_id", "rank", "item_id", "score", "source", "reason",
+        "probability",
+    )  # fmt: skip
 
 
-def pinned(rows: DataFrame, places: Mapping[str, int], best_first: list[Column], k: int) -> DataFrame:
-    """`rows` cut to `k` with their `rank`: editorial picks at the `places` of their items, all others in order around
-    them. Lists of similar items are as they are.
+def with_turns(rows: DataFrame, quota: Quota, best_first: list[Column], k: int, run_date: date) -> DataFrame:
+    """`rows` with `_turn`, from 1: of the items drawn for a list that has no better place for them, the order in which
+    the first `places` of the quota's were drawn; NULL for all others."""
+    if not quota.places:
+        return rows.withColumn("_turn", F.lit(None).cast("int"))
+    # A share of the hashes' range, drawn anew each night.
+    chance = F.pmod(F.xxhash64(F.lit(run_date.isoformat()), *_LIST, F.lit("quota")), F.lit(2**53)) < quota.share * 2**53
+    at = F.row_number().over(Window.partitionBy(*_LIST).orderBy(*best_first))
+    drawn = F.col("_drawn").isNotNull() & (at > k - quota.places) & chance & (F.col("list_kind") != "item")
+    turn = F.row_number().over(Window.partitionBy(*_LIST, "_is_drawn").orderBy("_drawn", "item_id"))
+    return rows.withColumn("_is_drawn", drawn).withColumn(
+        "_turn", F.when(F.col("_is_drawn") & (turn <= quota.places), turn)
+    ).withColumn("_chance", F.col("_chance") * quota.share).drop("_is_drawn")
+
+
+def placed(rows: DataFrame, places: Mapping[str, int], best_first: list[Column], k: int) -> DataFrame:
+    """`rows` cut to `k` with their `rank`: editorial picks at the `places` of their items, new items with a `_turn` on
+    the last places, all others in order around them. Lists of similar items are as they are.
 
     A pick that may not be shown is no candidate, and its place goes to the next in order; of picks for one place the
-    first by hand has it, and the others are candidates as all are. A list shorter than a place ends with the pick. A
-    pick's source is editorial, and its score that of the row before it, or behind it where there is none: scores fall
-    with the rank.
+    first by hand has it, and the others are candidates as all are, as is a new item whose place a pick has. A list
+    shorter than a place ends with the item. A pick's source is editorial, a new item's new_items, and the score that of
+    the row before it, or behind it where there is none: scores fall with the rank.
     """
-    place = F.create_map(*(F.lit(part) for pin in places.items() for part in pin))[F.col("item_id")]
-    pick = F.when((F.col("list_kind") != "item") & F.col("_pick").isNotNull(), place)
-    first = F.row_number().over(Window.partitionBy(*_LIST, "_slot").orderBy("_pick", "item_id")) == 1
-    rows = rows.withColumn("_slot", pick).withColumn("_slot", F.when(first, F.col("_slot")))
+    pin = F.create_map(*(F.lit(part) for pin in places.items() for part in pin))[F.col("item_id")]
+    may = F.col("_pick").isNotNull() & (F.col("list_kind") != "item")
+    pick = F.when(may, pin) if places else F.lit(None).cast("int")
+    turns = F.max("_turn").over(Window.partitionBy(*_LIST))
+    # As many as there are, on the last places.
+    slot = F.coalesce(pick, F.lit(k) - turns + F.col("_turn"))
+    first = F.row_number().over(Window.partitionBy(*_LIST, "_slot").orderBy(F.col("_pick").asc_nulls_last(), "item_id"))
+    rows = rows.withColumn("_slot", slot).withColumn("_slot", F.when(first == 1, F.col("_slot")))
     # The n-th of the others has the n-th place that is free.
     others = Window.partitionBy(*_LIST, F.isnull("_slot")).orderBy(*best_first)
     taken = F.collect_set("_slot").over(Window.partitionBy(*_LIST))
     free = F.array_except(F.sequence(F.lit(1), F.lit(k)), taken)
-    placed = rows.withColumn("_at", F.coalesce("_slot", F.get(free, F.row_number().over(others) - 1)))
+    at = rows.withColumn("_at", F.coalesce("_slot", F.get(free, F.row_number().over(others) - 1)))
     in_order = Window.partitionBy(*_LIST).orderBy("_at")
-    other = F.when(F.col("_slot").isNull(), F.col("score"))
+    is_other, is_new = F.col("_slot").isNull(), F.col("_turn").isNotNull() & pick.isNull()
+    other = F.when(is_other, F.col("score"))
     before = F.min(other).over(in_order.rowsBetween(Window.unboundedPreceding, -1))
     behind = F.max(other).over(in_order.rowsBetween(1, Window.unboundedFollowing))
-    return placed.where(F.col("_at").isNotNull()).select(
+    return at.where(F.col("_at").isNotNull()).select(
         *_LIST,
         "item_id",
         "because_item_id",
-        F.when(F.col("_slot").isNull(), F.col("source")).otherwise("editorial").alias("source"),
-        F.when(F.col("_slot").isNull(), F.col("score")).otherwise(F.coalesce(before, behind)).alias("score"),
+        F.when(is_other, F.col("source")).when(is_new, "new_items").otherwise("editorial").alias("source"),
+        F.when(is_other, F.col("score")).otherwise(F.coalesce(before, behind)).alias("score"),
         F.row_number().over(in_order).alias("rank"),
+        F.when(~is_other & is_new, F.col("_chance")).alias("probability"),
     )
 
 
 def by_score(scored: DataFrame) -> DataFrame:
     """Scored candidates in the columns of `by_ladder`; all have the same place on the ladder."""
-    score, pick = F.round("score", SCORE_DECIMALS).alias("score"), F.col("editorial_rank").alias("_pick")
-    place = F.lit(0).cast("bigint").alias("_place")
-    return scored.select(*_LIST, "item_id", "source", "because_item_id", score, pick, place)
+    score, place = F.round("score", SCORE_DECIMALS).alias("score"), F.lit(0).cast("bigint").alias("_place")
+    return scored.select(*_LIST, "item_id", "source", "because_item_id", score, *_wished(), place)
+
+
+def _wished() -> tuple[Column, ...]:
+    """What may give a candidate a place that its order does not."""
+    chance = F.col("new_items_score").cast("double").alias("_chance")
+    return F.col("editorial_rank").alias("_pick"), F.col("new_items_rank").alias("_drawn"), chance
 
 
 def by_ladder(candidates: DataFrame) -> DataFrame:
@@ -102,18 +139,18 @@ def by_ladder(candidates: DataFrame) -> DataFrame:
     """
     # Step, rank and source as digits of one number: comparing structs of them took twice the time of the whole cut.
     nominations = [
-        F.lit((_STEPS.index(LADDER[source]) << 40) + order) + F.col(f"{source}_rank").cast("bigint") * 16
+        F.lit((_STEPS.index(LADDER[source]) << 40) + order) + F.col(f"{source}_rank").cast("bigint") * 32
         for order, source in enumerate(SOURCES)
     ]
-    source = F.element_at(F.array(*map(F.lit, SOURCES)), (F.col("_first") % 16 + 1).cast("int"))
+    source = F.element_at(F.array(*map(F.lit, SOURCES)), (F.col("_first") % 32 + 1).cast("int"))
     return candidates.withColumn("_first", F.least(*nominations)).select(
         *_LIST,
         "item_id",
         source.alias("source"),
         "because_item_id",
         F.lit(None).cast("double").alias("score"),
-        F.col("editorial_rank").alias("_pick"),
-        F.shiftright("_first", 4).alias("_place"),
+        *_wished(),
+        F.shiftright("_first", 5).alias("_place"),
     )
 
 
@@ -150,9 +187,11 @@ def with_reason(lists: DataFrame, items: DataFrame, users: DataFrame) -> DataFra
         **dict.fromkeys(("text", "keywords"), alike),
         "attributes": F.coalesce(F.concat(F.lit("of a kind with "), own), F.lit("of the same kind")),
         "habit": F.lit("you come back to this"),
+        "newcomers": F.lit("what newcomers begin with"),
         "segment": F.coalesce(F.concat(F.lit("popular with "), segment), F.lit("popular with people like you")),
         "trending": F.lit("popular this week"),
         "popularity": F.lit("popular now"),
+        "new_items": F.lit("new"),
         "editorial": F.lit("picked by the editors"),
     }
     reason = F.coalesce(*(F.when(F.col("source") == source, words[source]) for source in SOURCES))

@@ -11,7 +11,7 @@ import pytest
 from nightrec.config import Candidates, Config, Ranker
 from nightrec.errors import UsageError
 from nightrec.evaluation import ablation
-from nightrec.evaluation.ablation import chosen, cleared, variants, without, without_source
+from nightrec.evaluation.ablation import chosen, cleared, variants, without, without_sources
 from nightrec.features import FEATURES, GROUPS
 from nightrec.tables import CANDIDATES
 
@@ -24,13 +24,13 @@ def test_features_are_cleared_and_lists_without_them_stay_so() -> None:
     features = pa.array([rows[0].tolist(), None, rows[1].tolist()], pa.list_(pa.float32()))
     places = [FEATURES.index(name) for name in GROUPS["own"]]
     # One of three was named by the source; of a slice, as Spark hands them over.
-    found = cleared(features.slice(0, 3), np.array([False, True, True]), places).to_pylist()
+    found = cleared(features.slice(0, 3), np.array([0, 1, 1]), places).to_pylist()
     expected = rows.copy()
     expected[:, places] = 0
     expected[1, NOMINATIONS] -= 1
     assert found[1] is None and np.array_equal(np.array([found[0], found[2]], np.float32), expected)
-    assert cleared(features.slice(2, 1), np.array([True]), []).to_pylist()[0][NOMINATIONS] == rows[1, NOMINATIONS] - 1
-    assert cleared(features.slice(1, 1), np.array([True]), places).to_pylist() == [None]
+    assert cleared(features.slice(2, 1), np.array([1]), []).to_pylist()[0][NOMINATIONS] == rows[1, NOMINATIONS] - 1
+    assert cleared(features.slice(1, 1), np.array([1]), places).to_pylist() == [None]
 
 
 def test_without_a_source(rows: Any) -> None:
@@ -43,7 +43,7 @@ def test_without_a_source(rows: Any) -> None:
         # No ranker orders it: nothing to clear, but als named it no more.
         {"list_kind": "everyone", "list_key": "everyone", "item_id": "of both", "als_rank": 3, "popularity_rank": 1},
     ])  # fmt: skip
-    left = without_source(frame, "als")
+    left = without_sources(frame, ["als"])
     assert left.schema.simpleString() == frame.schema.simpleString()
     found = {(row["list_kind"], row["item_id"]): row for row in left.collect()}
     assert set(found) == {("user", "of both"), ("user", "of text alone"), ("everyone", "of both")}
@@ -54,6 +54,12 @@ def test_without_a_source(rows: Any) -> None:
         assert of_text == (0 if name in gone else value)
         assert of_both == of_text - (name == "nomination_count")
     assert found["everyone", "of both"]["features"] is None and both["text_rank"] == 1
+    # Two at once: a nomination less for each that had named it.
+    rest = without_sources(rows(CANDIDATES, [
+        {**user, "item_id": "x", "als_rank": 1, "text_rank": 1, "bm25_rank": 1},
+        {**user, "item_id": "y", "als_rank": 1, "text_rank": 1},
+    ]), ["als", "text"]).collect()  # fmt: skip
+    assert [(row["item_id"], row["features"][NOMINATIONS]) for row in rest] == [("x", known[NOMINATIONS] - 2)]
     # Features alone: the candidates stay.
     every = without(frame, ["user"]).collect()
     assert len(every) == 4 and {row["als_rank"] for row in every} == {1, 2, None, 3}

@@ -58,6 +58,17 @@ def test_items_are_those_of_the_histories(rows: Any, index: Any, monkeypatch: py
         for m, other in enumerate(ITEMS):
             assert found.together[n, m] == len(of[item] & of[other])
     assert found.people == len(users) and found.references.seen.sum() == sum(map(len, of.values()))
+    # Segments of some: who has none counts nowhere.
+    segments = {"u0": "b", "u1": "a", "u2": "b", "u9": None}
+    named = frame.sparkSession.createDataFrame(list(segments.items()), "user_id string, segment string")
+    inside = asof.items(frame.join(named, "user_id", "left"), pa.array(ITEMS))
+    assert inside.segment.to_pylist() == ["a", "b"] and (inside.users == found.users).all()
+    for place, days in enumerate(WINDOWS):
+        expected = [
+            [len({u for u, one, age in log() if one == item and age < days and segments.get(u) == s}) for item in ITEMS]
+            for s in "ab"
+        ]
+        assert inside.by_segment[place].toarray().tolist() == expected
     # Bounded: of each user the latest item alone, of the users a part.
     monkeypatch.setattr(asof, "REFERENCES", 6)
     assert 0 < len(asof.items(frame, pa.array(ITEMS)).references.users) < 12

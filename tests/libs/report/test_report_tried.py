@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 from nightrec.evaluation.ablation import Ablation, Part
+from nightrec.evaluation.findings import Slice
 from nightrec.evaluation.tuning import Tried, Tuned, verdict
 from nightrec.metrics.bootstrap import Interval
 from nightrec.report import ablation, tuning
@@ -23,16 +24,21 @@ def text(page: RenderableType) -> str:
 
 
 def part(name: str, worth: float, kind: str = "sources") -> Part:
-    return Part(kind, name, Interval(0.2 - worth, 0, 1, 80), Interval(worth, worth - 0.01, worth + 0.01, 80), 41.6)
+    gain = Interval(worth, worth - 0.01, worth + 0.01, 80)
+    new = Slice(None, "items of 1 event", "recall", name, Interval(0.3, 0, 1, 7), Interval(0.1, 0, 1, 7), gain, None)
+    items = (new,) if name == "without any texts" else ()
+    return Part(kind, name, Interval(0.2 - worth, 0, 1, 80), gain, 41.6, items)
 
 
 def test_the_parts_worth_most_come_first_in_their_kind() -> None:
     parts = part("without als", 0.004), part("without text", 0.02), part("1 past night", 0.03, "nights")
-    found = Ablation(10, 14, CUTS, Interval(0.2, 0.19, 0.21, 80), parts)
+    found = Ablation(10, 14, CUTS, Interval(0.2, 0.19, 0.21, 80), (*parts, part("without any texts", 0.05)))
     told = text(ablation.render(found))
     assert "NDCG@10 0.200 (0.190 to 0.210), 80 times a user in the 14 days after 2 cuts" in told
     order = ("without text", "+0.020 (+0.010 to +0.030)", "without als", "1 past night")
     assert [told.index(line) for line in order] == sorted(told.index(line) for line in order)
+    # What texts do for new items stands below.
+    assert told.count("items of 1 event") == 1 and "0.300" in told.split("items of 1 event")[1]
     machine = json.loads(json.dumps(ablation.as_dict(found)))
     assert machine["cuts"] == ["2026-03-01", "2026-03-15"] and machine["parts"][2]["kind"] == "nights"
     assert "Nobody did anything" in text(ablation.render(Ablation(10, 14, CUTS, None, ())))

@@ -27,8 +27,9 @@ def catalogue(
     items: list[dict[str, Any]], near: Any = None, segments: Any = (), editorial: Any = (), people: Any = None,
     nearest: int = 2,
 ) -> Catalogue:  # fmt: skip
-    """A catalogue of items that name only what matters: id, and perhaps available, recent, users, windows, factors,
-    vector, age, idle, repeats, gap, categories. `near` per source, `people` and the numbers of their items."""
+    """A catalogue of items that name only what matters: id, and perhaps available, recent, users, first, new,
+    windows, factors, vector, age, idle, repeats, gap, categories. `near` per source, `people` and the numbers of their
+    items."""
     near, people = near or {}, people or {}
     vectors = pa.list_(pa.float32())
     number = {item["id"]: n for n, item in enumerate(items)}
@@ -40,6 +41,8 @@ def catalogue(
                 "is_available": pa.array([item.get("available", True) for item in items], pa.bool_()),
                 "recent_user_count": pa.array([item.get("recent", 0) for item in items], pa.int64()),
                 "user_count": pa.array([item.get("users", 0) for item in items], pa.int64()),
+                "is_new": pa.array([item.get("new", False) for item in items], pa.bool_()),
+                "newcomer_count": pa.array([item.get("first", 0) for item in items], pa.int64()),
                 "window_user_counts": pa.array(
                     [item.get("windows", [0] * len(WINDOWS)) for item in items], pa.list_(pa.int64())
                 ),
@@ -103,6 +106,7 @@ def batch(lists: list[dict[str, Any]]) -> pa.RecordBatch:
             "days_since_last": column("days_since_last", pa.int32()),
             "categories": column("categories", strings),
             "category_shares": column("category_shares", pa.list_(pa.float64())),
+            "seed": column("seed", pa.int64()),
         }
     )
 
@@ -151,6 +155,10 @@ def reference(row: dict[str, Any], items: list[dict[str, Any]], near: Any, segme
     habits = zip(*(row.get(name) or [] for name in ("own", "own_days", "own_age")), strict=True)
     habit = {items[n]["id"]: days * 0.5 ** (age / 60) for n, days, age in habits}
     trending = sorted(items, key=lambda item: (-item["windows"][1], -item["recent"], -item["users"], item["id"]))
+    first = [item for item in items if item.get("available", True)]
+    most = max([item["recent"] for item in first] + [1])
+    begin = {item["id"]: np.float32(item["first"] + 20 * item["recent"] / most) for item in first}
+    begins = any(item["first"] for item in first) and not row.get("event_count") and row["list_kind"] != "item"
     popular = sorted(items, key=lambda item: (-item["recent"], -item["users"], item["id"]))
 
     def dot(a: Any, b: Any) -> float:
@@ -180,6 +188,10 @@ def reference(row: dict[str, Any], items: list[dict[str, Any]], near: Any, segme
             return dot(vector, item["vector"]) if vector is not None and item["vector"] is not None else None
         if source == "segment":
             return {(s, i): users for s, i, users in segments}.get((row.get("segment"), name))
+        if source == "newcomers":
+            return float(begin[name]) - popular.index(item) / 1000 if begins and begin[name] else None
+        if source == "new_items":
+            return None  # of chance its own test
         if source == "popularity":
             return -popular.index(item)
         return -editorial.index(name) if name in editorial else None
@@ -229,6 +241,7 @@ def random_case(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], 
             "available": bool(rng.random() < 0.8),
             "recent": int(rng.integers(3)),
             "users": int(rng.integers(3)),
+            "first": int(rng.integers(3)) if seed % 4 else 0,
             "windows": sorted(int(n) for n in rng.integers(0, 3, len(WINDOWS))),
             "factors": vector(2),
             "vector": vector(3),

@@ -22,6 +22,7 @@ def test_outcomes_are_counted_by_list_and_item(rows):
                 "rank": 1,
                 "item_id": "a",
                 "source": "als",
+                "probability": 0.25,
             },
             {
                 "run_date": BEFORE,
@@ -93,8 +94,8 @@ def test_outcomes_are_counted_by_list_and_item(rows):
     assert named.where("list_kind IS NULL").count() == 1
     result = OUTCOMES.checked(outcomes(named, NIGHT), "test").orderBy("item_id").collect()
     assert [tuple(row) for row in result] == [
-        (NIGHT, "L", "user", "u", "a", 1, "als", 2, 2, 1),
-        (NIGHT, "L", "user", "u", "z", None, None, 0, 1, 0),
+        (NIGHT, "L", "user", "u", "a", 1, "als", 0.25, 2, 2, 1),
+        (NIGHT, "L", "user", "u", "z", None, None, None, 0, 1, 0),
     ]
     named.unpersist()
 

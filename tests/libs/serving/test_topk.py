@@ -8,7 +8,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from nightrec.serving.topk import ranked_topk, shortfalls, split
+from nightrec.serving.topk import Quota, ranked_topk, shortfalls, split
 from nightrec.tables import CANDIDATES, ITEM_PROFILES, RANKED_TOPK, SHORTFALLS, USER_PROFILES
 
 NIGHT = dt.date(2026, 3, 10)
@@ -28,7 +28,8 @@ def fingerprint(kind: str, key: str, *items: str) -> str:
 
 
 def cut(
-    rows: Any, scored: list[dict[str, Any]], ladder: list[dict[str, Any]], k: int, pins: dict[str, int] | None = None
+    rows: Any, scored: list[dict[str, Any]], ladder: list[dict[str, Any]], k: int, pins: dict[str, int] | None = None,
+    quota: Quota | None = None,
 ) -> dict[tuple[str, str], list[Any]]:
     """Lists by kind and key; `scored` rows carry their score in als_score, so that one contract builds both frames."""
     items = rows(ITEM_PROFILES, [{"item_id": "a", "title": "Alpha"}, {"item_id": "é", "title": "Élan"}])
@@ -36,9 +37,9 @@ def cut(
         USER_PROFILES, [{"user_id": "u", "segment": "crime"}, {"user_id": "new", "segment": "war"}, {"user_id": "bare"}]
     )
     frame = rows(CANDIDATES, scored).withColumn("score", F.col("als_score").cast("double"))
-    result = RANKED_TOPK.checked(
-        ranked_topk(frame, rows(CANDIDATES, ladder), items, users, k=k, run_date=NIGHT, pins=pins or {}), "test"
-    )
+    down = rows(CANDIDATES, ladder)
+    wanted = {"pins": pins or {}, "quota": quota or Quota()}
+    result = RANKED_TOPK.checked(ranked_topk(frame, down, items, users, k=k, run_date=NIGHT, **wanted), "test")
     lists: dict[tuple[str, str], list[Any]] = {}
     for row in result.orderBy("list_kind", "list_key", "rank").collect():
         assert row.run_date == NIGHT
@@ -143,13 +144,54 @@ def test_picks_with_a_slot_stand_there_wherever_they_may_be_shown(rows):
     assert [(row.item_id, row.score) for row in first][:3] == [("c", 0.9), ("x", 0.9), ("p", 0.9)]
 
 
+def test_new_items_have_the_last_places(rows):
+    """Two of five places for n1 and n2, drawn first and second of three; m was drawn too but has a better place."""
+    order = [("p", 0.9), ("m", 0.8), ("q", 0.7), ("r", 0.6), ("s", 0.5), ("n2", 0.2), ("n1", 0.1), ("n3", 0.05)]
+    drawn = {"n1": (2, 0.25), "n2": (3, 0.5), "n3": (4, 0.5), "m": (1, 0.125)}
+
+    def user(key: str, kind: str = "user", leave: str = "") -> list[dict[str, Any]]:
+        turns = {item: {"new_items_rank": n, "new_items_score": chance} for item, (n, chance) in drawn.items()}
+        return [candidate(key, i, kind, als_score=s, **turns.get(i, {})) for i, s in order if i not in leave.split()]
+
+    # v drew only n2; the one pick stands on the last place of w; x has nothing else.
+    scored = [*user("u"), *user("v", leave="n1 n3 m"), *user("x", leave="p m q r s"), *user("a", "item")]
+    scored += [row | {"editorial_rank": 1 if row["item_id"] == "s" else None} for row in user("w")]
+    ladder = [candidate("new", item, **ranks("popularity", n + 1)) for n, item in enumerate("pqrst")]
+    ladder += [candidate("new", "n1", source="new_items", new_items_rank=1, new_items_score=0.75)]
+    lists = cut(rows, scored, ladder, k=5, pins={"s": 5}, quota=Quota(2))
+    told = {key: [(row.item_id, row.score, row.probability) for row in found] for (_, key), found in lists.items()}
+    assert told["u"] == [("p", 0.9, None), ("m", 0.8, None), ("q", 0.7, None), ("n1", 0.7, 0.25), ("n2", 0.7, 0.5)]
+    assert [(row.source, row.reason) for row in lists["user", "u"][2:]] == [
+        ("popularity", "popular now"), ("new_items", "new"), ("new_items", "new"),
+    ]  # fmt: skip
+    assert told["v"] == [("p", 0.9, None), ("q", 0.7, None), ("r", 0.6, None), ("s", 0.5, None), ("n2", 0.5, 0.5)]
+    # The place of n2 is the pick's.
+    assert told["w"] == [("p", 0.9, None), ("m", 0.8, None), ("q", 0.7, None), ("n1", 0.7, 0.25), ("s", 0.7, None)]
+    assert lists["user", "w"][4].source == "editorial"
+    assert told["x"] == [("n2", 0.2, None), ("n1", 0.1, None), ("n3", 0.05, None)]
+    assert told["new"][3:] == [("s", 0.25, None), ("n1", 0.2, 0.75)] and lists["user", "new"][4].rank == 5
+    assert [item for item, _, _ in told["a"]] == ["p", "m", "q", "r", "s"]  # similar items are no place for them
+
+
+def test_a_share_of_the_lists_keeps_places_for_new_items(rows):
+    scored = [candidate(f"u{n}", item, als_score=s) for n in range(60) for item, s in (("a", 0.9), ("b", 0.8))]
+    scored += [candidate(f"u{n}", "n", als_score=0.1, new_items_rank=1, new_items_score=0.5) for n in range(60)]
+    lists = cut(rows, scored, [], k=2, quota=Quota(1, 0.25))
+    kept = [found[1].probability for found in lists.values() if found[1].item_id == "n"]
+    # Binomial: 60 lists, one in four; the limits are wider than 99.9 % of all draws.
+    assert 4 <= len(kept) <= 27 and set(kept) == {0.125}
+    assert not any(found[1].item_id == "n" for found in cut(rows, scored, [], k=2, quota=Quota(1, 0.0)).values())
+
+
 def test_a_list_does_not_depend_on_row_order_or_partitions(rows, spark):
     scored = [candidate("u", f"i{n:02d}", als_score=(n % 3) / 4) for n in range(30)]
     one = cut(rows, scored, [], k=10)
     frame = rows(CANDIDATES, scored[::-1]).withColumn("score", F.col("als_score").cast("double")).repartition(7)
     users = rows(USER_PROFILES, [])
     other = (
-        ranked_topk(frame, rows(CANDIDATES, []), rows(ITEM_PROFILES, []), users, k=10, run_date=NIGHT, pins={})
+        ranked_topk(
+            frame, rows(CANDIDATES, []), rows(ITEM_PROFILES, []), users, k=10, run_date=NIGHT, pins={}, quota=Quota()
+        )
         .orderBy("rank")
         .collect()
     )
