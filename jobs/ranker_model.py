@@ -65,13 +65,19 @@ def learned(night: Night, model_id: str) -> dict[str, Any]:
     """
     settings, horovod, key = night.config.ranker, night.config.horovod, {"as_of_date": night.date}
     examples = night.store.read(RANKER_EXAMPLES, key)
-    earlier = trees.trained(examples.where("split = 'train'"), settings, horovod.processes) if settings.trees else {}
+    which = night.store.warehouse, night.date, night.store.changed_at(RANKER_EXAMPLES, key), settings.negatives_share
+    with night.clock("trees"):
+        learning = examples.where("split = 'train'")
+        earlier = trees.kept((*which, "train"), learning, settings, horovod.processes) if settings.trees else {}
     read = partial(dataset, night.store.warehouse, RANKER_EXAMPLES, key)
     training = partial(train, read, settings, earlier, texts(night) if settings.reads_vectors else None)
-    trained = on_executors(night.spark, training, horovod.processes, horovod.start_timeout_s)[0]
+    with night.clock("network"):
+        trained = on_executors(night.spark, training, horovod.processes, horovod.start_timeout_s)[0]
+    night.clock.add({"network": -trained.choosing_s, "choosing": trained.choosing_s})
     used = set(trees.KINDS) & set(trained.blend.weight)
     every = thinned(examples, negatives_share=settings.negatives_share, seed=settings.seed)
-    final = trees.trained(every, settings, horovod.processes) if used else {}
+    with night.clock("trees"):
+        final = trees.kept((*which, "all"), every, settings, horovod.processes) if used else {}
     weights = f"{model_id}/model.safetensors"
     blob = members.packed(trained.network, final, trained.blend, trained.kinds)
     curves = {name: [epoch[name] for epoch in trained.epochs] for name in trained.epochs[0] if name != "epoch"}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ _TOGETHER = 65_536
 class Trained:
     """The network's weights of the best epoch (safetensors), its 1-based number, and the figures of every epoch; how it
     is blended with the trees, and the NDCG on the valid split of each blend that could be chosen; the kinds of event,
-    and how well calibrated each is."""
+    and how well calibrated each is; the seconds that choosing and calibrating took."""
 
     network: bytes
     best_epoch: int
@@ -56,6 +57,7 @@ class Trained:
     choices: dict[str, float]
     kinds: dict[str, Kind]
     calibration: list[dict[str, Any]]
+    choosing_s: float
 
 
 def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Texts | None) -> Trained:
@@ -124,8 +126,9 @@ def train(read: Read, settings: Ranker, trees: Mapping[str, bytes], of_texts: Te
             break
 
     weights.data.copy_(best)
+    started = time.perf_counter()
     decided = _blended(network, train_split, valid_set, trees, device, settings.blend)
-    return Trained(dumped(network), best_epoch, epochs, *decided)
+    return Trained(dumped(network), best_epoch, epochs, *decided, time.perf_counter() - started)
 
 
 def _blended(
@@ -136,7 +139,7 @@ def _blended(
     device: torch.device,
     asked: str,
 ) -> tuple[Blend, dict[str, float], dict[str, Kind], list[dict[str, Any]]]:
-    """The last four of Trained, decided and calibrated on the valid split."""
+    """The last of Trained but their time, decided and calibrated on the valid split."""
     valid_split = valid_set.split
     found = {"network": _scores(network, valid_set, device)}
     found |= {kind: _tree_scores(model, valid_split, kind) for kind, model in trees.items()}

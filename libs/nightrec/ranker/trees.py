@@ -8,6 +8,7 @@ log; their mean was never far from the best of them.
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,23 @@ if TYPE_CHECKING:
 KINDS = ("binary", "ranking")
 # Numbers for lists: two lists that share one are learned from as one, which is rare and harms nothing.
 _LISTS = 2**31 - 1
+
+
+# Trees of this session's trainings, by what they follow from: some megabytes each.
+_KEPT: dict[Hashable, dict[str, bytes]] = {}
+_MOST = 12
+
+
+def kept(which: Hashable, examples: DataFrame, settings: Ranker, workers: int) -> dict[str, bytes]:
+    """As `trained`, once per session for examples of the same name `which` and the same settings: rankers that differ
+    in their network alone have the same trees."""
+    own = {name: value for name, value in settings.model_dump().items() if name.startswith("tree") or name == "seed"}
+    key = which, workers, tuple(own.items())
+    if key not in _KEPT:
+        if len(_KEPT) == _MOST:
+            del _KEPT[next(iter(_KEPT))]
+        _KEPT[key] = trained(examples, settings, workers)
+    return _KEPT[key]
 
 
 def trained(examples: DataFrame, settings: Ranker, workers: int) -> dict[str, bytes]:
