@@ -20,7 +20,7 @@ AS_OF = "2026-03-10"
 @pytest.fixture
 def toml(config: Config, tmp_path: Path, store: Any, rows: Any, spark: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A deployment whose log begins three days before the training, which asks for two cuts of five days."""
-    event = {"ingest_date": dt.date(2026, 3, 7), "event_date": dt.date(2026, 3, 7), "weight": 1.0}
+    event = {"ingest_date": dt.date(2026, 3, 7), "event_date": dt.date(2026, 3, 7), "event_type": "view"}
     store.append(CLEAN_EVENTS, rows(CLEAN_EVENTS, [{**event, "event_key": "1", "user_id": "u", "item_id": "i"}]))
     store.close()
     monkeypatch.setattr(door, "die_with_parent", lambda: None)

@@ -51,7 +51,8 @@ def calibrated(probabilities: Doubles, labels: npt.NDArray[np.floating]) -> Cali
     odds = np.log(inside) - np.log1p(-inside)
     place = np.clip(np.floor((odds + 10) * BINS / 20), 0, BINS - 1).astype(np.int64)
     lost = -np.where(labels == 1, np.log(inside), np.log1p(-inside))
-    return Calibration(*(np.bincount(place, one, BINS) for one in (np.ones(len(place)), probabilities, labels, lost)))
+    every: tuple[npt.NDArray[np.floating], ...] = (np.ones(len(place)), probabilities, labels, lost)
+    return Calibration(*(np.bincount(place, one, BINS).astype(np.float64) for one in every))
 
 
 def calibration(rows: DataFrame) -> Calibration:

@@ -93,6 +93,6 @@ def test_ratings_that_were_candidates_against_the_network(rows: Any, night: Nigh
 def test_deeper_lists_keep_the_first_ones(night: Night) -> None:
     picks = ({"item": "first", "slot": 3}, {"item": "behind", "slot": 11}, "plain")
     candidates = type(night.config.candidates).model_validate({"editorial": picks})
-    config = deeper(Night(night.spark, night.config.model_copy(update={"candidates": candidates}), DAY)).config
+    config = deeper(night.of(night.config.model_copy(update={"candidates": candidates}))).config
     assert config.lists.k == 100 and [pick.slot for pick in config.candidates.editorial] == [3, None, None]
     assert night.config.lists.k == 10
