@@ -51,8 +51,12 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
     assert set(by_kind) == {"any", "view"} and by_kind["view"]["positives"] == by_kind["any"]["positives"] > 0
     assert set(dict(row["choices"])) == {"network", "trees", "all", *PLAIN}
     assert books.rows("written") == 1
+    took = dict(books.parts)
+    assert set(took) == {"network", "trees", "choosing"} and min(took.values()) > 0
+    assert sum(took.values()) < books.seconds
 
-    training.run("ranker_model", run)
+    # Of the same examples the trees are there.
+    assert dict(training.run("ranker_model", run).parts)["trees"] < took["trees"] / 2
     (again,) = arrow(store.warehouse, RANKER_MODELS).to_pylist()
     assert again == row
 
