@@ -84,7 +84,7 @@ class Night:
         self._ranker_argument = ranker_model
         self._pinned: dict[str, str] | None = None
         self._lines: dict[tuple[date, str, str], int] = {}
-        self.clock = Stopwatch(spark)
+        self.clock: Stopwatch  # of the stage that runs
 
     def at(self, night: date, als_model: str | None = None) -> Night:
         """Another night in the same process, under the same hold on the warehouse."""
