@@ -107,14 +107,15 @@ def deployment_dag(
 
 
 def spark_job(stage: Stage, label: str = "", before: int = 0, replay: bool = False) -> NightrecJob:
-    """One stage as a task. `before`: days before the night for which it runs; a replay uses factors of its own date."""
+    """One stage as a task. `before`: days before the night for which it runs; a replay uses factors of its own date,
+    and does nothing where the log begins too late for the training to learn from it."""
     day = f"{{{{ days_before({NIGHT}, {before}) }}}}" if before else f"{{{{ {NIGHT} }}}}"
-    model = ["--als-model", SAME_DATE] if replay else []
+    past = ["--als-model", SAME_DATE, "--training", f"{{{{ {NIGHT} }}}}"] if replay else []
     return NightrecJob(
         task_id=label or stage.name,
         name=f"nightrec {stage.name} {day}",
         application=str(CHECKOUT / "jobs" / f"{stage.name}.py"),
-        application_args=["--config", "{{ params.config }}", "--date", day, *model],
+        application_args=["--config", "{{ params.config }}", "--date", day, *past],
         conn_id="spark_default",
         # Retries belong to Airflow alone.
         conf={"spark.yarn.maxAppAttempts": "1"},

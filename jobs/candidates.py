@@ -37,8 +37,9 @@ def run(night: Night) -> None:
     users = histories(inputs.events, rows["item_id"], night.date, days, settings.candidates).persist()
     try:
         items = nominating.catalogue(
-            rows, users, inputs.user_profiles, settings.candidates, run_date=night.date, partitions=partitions
-        )
+            rows, users, inputs.user_profiles, settings.candidates, run_date=night.date, partitions=partitions,
+            clock=night.clock,
+        )  # fmt: skip
         frame = nominating.candidates(
             nominating.lists(inputs, users, settings.profiles.recent_items, users_only=night.is_replay),
             items,
@@ -47,6 +48,7 @@ def run(night: Night) -> None:
             run_date=night.date,
             als_model=model,
             partitions=partitions,
+            clock=night.clock,
         )
         night.replace(CANDIDATES, frame, {"run_date": night.date, "als_model": model})
     finally:

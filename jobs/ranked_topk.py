@@ -48,7 +48,7 @@ def run(night: Night) -> None:
         values = {str(kind): value for kind, value in night.config.ranker.kind_values.items()}
         personal = scored(
             known, weights, ranker["weights_sha256"], ranker["features"], settings, values,
-            partial(texts, night, items, users),
+            partial(texts, night, items, users), night.clock,
         )  # fmt: skip
     # The shortfalls first: lists that are short without a recorded cause would fail the audit.
     night.replace(SHORTFALLS, shortfalls(candidates, items, users, k=k, run_date=night.date))

@@ -65,6 +65,7 @@ def learned(night: Night, model_id: str) -> dict[str, Any]:
     read = partial(dataset, night.store.warehouse, RANKER_EXAMPLES, {"as_of_date": night.date})
     training = partial(train, read, settings, texts(night) if settings.reads_vectors else None)
     trained = on_executors(night.spark, training, horovod.processes, horovod.start_timeout_s)[0]
+    night.clock.add(trained.seconds)
     weights = f"{model_id}/model.safetensors"
     blob = members.packed(trained.networks, trained.trees, trained.blend, trained.kinds)
     curves = {

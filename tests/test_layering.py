@@ -14,8 +14,9 @@ from nightrec.tables import TABLES
 ROOT = Path(__file__).resolve().parents[1]
 LIBS = ROOT / "libs/nightrec"
 STAGE_PACKAGES = ("events", "profiles", "als", "embeddings", "ranker", "serving", "metrics", "report")
-# What a stage package may stand on. Everything else in nightrec opens sessions, tables or whole nights.
-GROUND = {"tables", "contract", "errors", "config", "features", "raw_files", "launch"}
+# What a stage package may stand on; a metric is the same in training and in judging. Everything else in nightrec opens
+# sessions, tables or whole nights.
+GROUND = {"tables", "contract", "errors", "config", "features", "raw_files", "launch", "stopwatch", "metrics"}
 # The report reads finished tables for people, and prints what the stages and settings are.
 BEYOND = {"report": {"store", "settings", "pipeline"}}
 CLOCKS = {

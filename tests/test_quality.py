@@ -72,6 +72,8 @@ def test_what_is_left_out_is_missed(
         Variant("none", "nothing left out", view=lambda candidates: candidates),
         Variant("half", "the own taste", view=other_taste),
     ]
+    told: list[str] = []
+    monkeypatch.setattr(quality, "_say", lambda console, line: told.append(line))
     monkeypatch.setattr(ablation, "chosen", lambda config, parts: asked if parts == ["all of these"] else [])
     # Of this one the recall of items is told too.
     monkeypatch.setattr(ablation, "WITHOUT_TEXTS", "the own taste")
@@ -90,6 +92,8 @@ def test_what_is_left_out_is_missed(
     assert sum(one["gain"]["mean"] > 0 for one in items.values()) > 0
     for one in items.values():
         assert one["gain"]["mean"] == pytest.approx(one["ours"]["mean"] - one["theirs"]["mean"])
+    assert [line.split(": ")[0] for line in told] == [variant.name for variant in asked]
+    assert "variant 1 of 2, some " in told[0] and told[1].endswith("variant 2 of 2, some 0 s left")
     # The candidates are as they were made, and each date's were made once.
     warehouse = f"{toml.parent}/reports/ablation/warehouse"
     left = arrow(warehouse, CANDIDATES, {"list_kind": "user"}, ["list_key", "item_id"]).to_pylist()
@@ -111,7 +115,8 @@ def test_a_trial_runs_again_what_its_settings_change(spark: SparkSession, shop: 
 
     own, stages = tried(settings)
     assert stages.count("candidates") == stages.count("als_item_factors") == 2 and stages[-1] == "ranked_topk"
-    ranked = ["ranker_examples", "ranker_model", "ranked_topk"]
+    # Of the same examples.
+    ranked = ["ranker_model", "ranked_topk"]
     assert tried(with_settings(settings, {"ranker.dropout": 0.5}))[1] == ranked
     # Of each training a run: factors of the past night and of the cut, a ranker for either settings.
     runs = arrow(settings.paths.warehouse, RUNS, columns=["kind", "curves"]).to_pylist()

@@ -73,14 +73,14 @@ def deployment(folder: Path, raw: Path, config: Path | None, *, repeats: bool) -
 
 def trimmed(found: dict[str, Any]) -> dict[str, Any]:
     """What the README needs: everything pooled over the cuts, and each cut's NDCG."""
-    names = ("judged", "slices", "reached", "calibrated")
+    names = ("judged", "slices", "reached", "calibrated", "rated")
     pooled = {name: [row for row in found[name] if row["cut"] is None] for name in names}
     by_cut = [
         {"cut": row["cut"], "method": row["method"], "ndcg": row["figures"]["ndcg"], "gain": row["gain"]}
         for row in found["judged"]
         if row["cut"]
     ]
-    return {**{name: found[name] for name in ("ours", "k", "days", "cuts")}, **pooled, "by_cut": by_cut}
+    return {**{name: found[name] for name in ("ours", "k", "days", "cuts", "costs")}, **pooled, "by_cut": by_cut}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from nightrec.contract import Table
 from nightrec.errors import AuditRefused, NightrecError
 from nightrec.pipeline import SAME_DATE
 from nightrec.session import session
+from nightrec.stopwatch import Stopwatch
 from nightrec.store import Commit, Store, Where, arrow, partitions
 from nightrec.tables import CLEAN_EVENTS, LEDGER
 from nightrec.task_time import TaskClock
@@ -37,13 +38,15 @@ HISTORY = ("ingest_date", "event_date", "event_ts", "user_id", "item_id", "event
 
 @dataclass(frozen=True)
 class Books:
-    """What one stage did: the lines of its ledger, how long it took, and for how much of it no Spark task ran."""
+    """What one stage did: the lines of its ledger, how long it took, and for how much of it no Spark task ran; where it
+    told its `parts` by name, the seconds of each, most first (see stopwatch)."""
 
     stage: str
     date: date
     lines: tuple[tuple[str, str, int], ...]
     seconds: float
     overhead: float
+    parts: tuple[tuple[str, float], ...] = ()
 
     def rows(self, fate: str) -> int:
         """Rows of a fate, over all its reasons."""
@@ -81,11 +84,17 @@ class Night:
         self._ranker_argument = ranker_model
         self._pinned: dict[str, str] | None = None
         self._lines: dict[tuple[date, str, str], int] = {}
+        self.clock: Stopwatch  # of the stage that runs
 
     def at(self, night: date, als_model: str | None = None) -> Night:
         """Another night in the same process, under the same hold on the warehouse."""
         ranker, views = self._ranker_argument, self._views
         return Night(self.spark, self.config, night, als_model, ranker, self.store, warm=self.warm, views=views)
+
+    def of(self, config: Config) -> Night:
+        """The same night with other settings, likewise."""
+        als, ranker, views = self._als_argument, self._ranker_argument, self._views
+        return Night(self.spark, config, self.date, als, ranker, self.store, warm=self.warm, views=views)
 
     @property
     def als_model(self) -> str:
@@ -147,6 +156,7 @@ class Night:
     def run(self, stage: str, job: Callable[[Night], None]) -> Books:
         """Run one stage and commit its books to the ledger, after its table."""
         self._lines.clear()
+        self.clock = Stopwatch(self.spark)
         if adaptive.is_open(self.config):
             books = arrow(self.store.warehouse, LEDGER, {"stage": "clean_events"}, ["fate", "row_count"])
             self.config = adaptive.adapted(self.config, books.to_pylist())
@@ -159,7 +169,8 @@ class Night:
         self._commit_books(stage)
         lines = tuple((fate, reason, count) for (_, fate, reason), count in sorted(self._lines.items()))
         seconds = time.monotonic() - started
-        return Books(stage, self.date, lines, seconds, max(0.0, seconds - tasks.seconds()))
+        overhead = max(0.0, seconds - tasks.seconds())
+        return Books(stage, self.date, lines, seconds, overhead, tuple(self.clock.seconds().items()))
 
     def _commit_books(self, stage: str) -> None:
         rows: list[dict[str, Any]] = [
@@ -194,6 +205,11 @@ def parser(about: str) -> argparse.ArgumentParser:
         "--als-model", metavar="ID", help=f"item factors to use; {SAME_DATE} = those trained as of --date"
     )
     arguments.add_argument("--ranker-model", metavar="ID", help="ranker to use")
+    arguments.add_argument(
+        "--training", type=_date, metavar="YYYY-MM-DD",
+        help="--date is a past night, rebuilt for the training as of this date: nothing is done where the log does not "
+        "reach back so far that the training learns from it",
+    )  # fmt: skip
     return arguments
 
 
@@ -213,7 +229,8 @@ def main(job: Callable[[Night], None], argv: Sequence[str] | None = None) -> Non
         settings = configuration.load(options.config)
         spark = session(settings.spark, f"nightrec {stage} {options.date}")
         with Night(spark, settings, options.date, options.als_model, options.ranker_model) as night:
-            books = night.run(stage, job)
+            reached = not options.training or night.date in night.at(options.training).training_cuts()
+            books = night.run(stage, job if reached else _unreached)
     except NightrecError as error:
         print(f"{stage} {options.date}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -221,6 +238,11 @@ def main(job: Callable[[Night], None], argv: Sequence[str] | None = None) -> Non
         f"{stage} {options.date}: "
         + ", ".join(f"{fate} {reason} {rows}".replace("  ", " ") for fate, reason, rows in books.lines)
     )
+
+
+def _unreached(night: Night) -> None:
+    """In place of a job, for a past night that no training learns from."""
+    night.book("skipped", 1, "nothing to replay: the log begins too late")
 
 
 def die_with_parent() -> None:

@@ -19,10 +19,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print the answer for m
 
 
 def tell(console: Console, books: Books) -> None:
-    """Print a stage's line as it ends, and what it decided of settings that are left to the log."""
-    from nightrec.report.night import stage_line
+    """Print a stage's line as it ends, what its parts took, and what it decided of settings left to the log."""
+    from nightrec.report.night import parts_line, stage_line
 
-    for line in (stage_line(books), adaptive.told(books.lines)):
+    for line in (stage_line(books), parts_line(books), adaptive.told(books.lines)):
         if line:
             console.print(line, soft_wrap=True)
 

@@ -34,6 +34,10 @@ def _console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False)
+
+
 @contextmanager
 def _session(
     settings: Config, name: str, console: Console
@@ -85,7 +89,8 @@ def ablate(
     """What each part is worth: past nights as they are, and without each part, judged on what came after.
 
     Each source and each group of features out, other heads, network or trees alone, other numbers of past nights.
-    Candidates are made once per cut; a variant labels, trains and ranks again: about a minute each per cut.
+    Candidates are made once per cut; a variant labels, trains and ranks again what it changes: up to a minute each per
+    cut. Each says how long the rest will take.
 
     Example: `nightrec ablate --config var/demo/nightrec.toml --part sources --part "without features own"`
     """
@@ -95,8 +100,9 @@ def ablate(
     settings = protocol.apart(configuration.load(config), "ablation")
     asked = ablation.chosen(settings, parts or [])
     wanted = protocol.cuts(settings, cuts, days)
-    with _session(settings, "ablate", _console()) as (spark, watch, tell):
-        found = ablation.ablate(spark, settings, wanted, days, asked, watch, tell)
+    console = _console()
+    with _session(settings, "ablate", console) as (spark, watch, tell):
+        found = ablation.ablate(spark, settings, wanted, days, asked, watch, tell, partial(_say, console))
     answer(page.as_dict(found), page.render(found), json)
 
 
@@ -144,6 +150,6 @@ def tune(
     console = _console()
     with _session(settings, "tune", console) as (spark, watch, tell):
         bench = Bench(spark, settings, wanted, days, watch, tell)
-        found = tuning.tune(bench, space, sampler, budget, minutes, lambda line: console.print(line, soft_wrap=True))
+        found = tuning.tune(bench, space, sampler, budget, minutes, partial(_say, console))
     file = tuning.write(found, config)
     answer(page.as_dict(found, file), page.render(found, tuning.verdict(found, config.name), file), json)

@@ -135,7 +135,8 @@ def test_the_training_dag_is_the_training_of_the_pipeline(fleet: dict[str, Any])
         day = {0: "2026-03-10", 14: "2026-02-24", 28: "2026-02-10", 42: "2026-01-27"}[step.days_before]
         line = lines[step.label]
         assert line[line.index("--date") + 1] == day
-        assert (line[-2:] == ["--als-model", SAME_DATE]) == step.replay
+        # The job itself knows where the log begins: what lies before it is passed over.
+        assert (line[-4:] == ["--als-model", SAME_DATE, "--training", "2026-03-10"]) == step.replay
     tasks = fleet["nightrec_training"]["tasks"]
     assert {"candidates_28_days_before", "candidates_14_days_before"} <= set(tasks["ranker_examples"]["upstream"])
     # A past cut is rebuilt by itself, and new factors come only with the ranker that was trained beside them.

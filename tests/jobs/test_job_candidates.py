@@ -16,6 +16,7 @@ from nightrec.features import FEATURES
 from nightrec.night import Night
 from nightrec.pipeline import SAME_DATE
 from nightrec.serving.catalogue import Catalogue
+from nightrec.stopwatch import Stopwatch
 from nightrec.store import arrow, predicate
 from nightrec.tables import (
     ALS_ITEM_FACTORS,
@@ -24,6 +25,7 @@ from nightrec.tables import (
     CLEAN_EVENTS,
     ITEM_EMBEDDINGS,
     ITEM_PROFILES,
+    SOURCES,
     USER_EMBEDDINGS,
     USER_PROFILES,
 )
@@ -70,6 +72,7 @@ class Shop:
     def __init__(self, config: Any, tables: dict[str, Any]) -> None:
         self.config, self.date, self.als_model, self.is_replay = config, NIGHT, MODEL, False
         self.tables, self.written = tables, pa.table({})
+        self.clock = Stopwatch(tables[CLEAN_EVENTS.name].sparkSession)
 
     def read(self, table: Any, where: Any = None) -> Any:
         return self.tables[table.name].where(predicate(where or {"run_date": self.date}))
@@ -162,6 +165,10 @@ def test_candidates_job(config: Any, rows: Any, monkeypatch: pytest.MonkeyPatch)
     shop = Shop(config, tables(rows, config.encoder.id))
     candidates.run(shop)  # type: ignore[arg-type]
     whole, found = shop.written, shop.found
+    # What each source took was told, of preparing and of nominating, and what they have in common.
+    parts = shop.clock.seconds()
+    assert set(parts) == {*SOURCES} - {"habit"} | {"pairs", "union", "features"}
+    assert min(parts.values()) >= 0 and parts["linear"] > parts["editorial"]
     assert {(r["run_date"], r["als_model"]) for r in whole.to_pylist()} == {(NIGHT, MODEL)}
     assert {(r["list_kind"], r["list_key"]) for r in whole.to_pylist()} == {
         *(("user", user) for user in ("ann", "bob", "cat", "dan", "eve")),

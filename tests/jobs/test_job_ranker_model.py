@@ -54,6 +54,9 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
     assert set(by_kind) == {"any", "view"} and by_kind["view"]["positives"] == by_kind["any"]["positives"] > 0
     assert set(dict(row["choices"])) == {"network", "trees", "all", *PLAIN}
     assert books.rows("written") == 1
+    took = dict(books.parts)
+    assert set(took) == {"network", "trees", "choosing"} and min(took.values()) > 0
+    assert sum(took.values()) < books.seconds
 
     training.run("ranker_model", run)
     again, first = arrow(store.warehouse, RANKER_MODELS).to_pylist()[0], row

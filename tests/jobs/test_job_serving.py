@@ -124,7 +124,7 @@ def ready(night, rows, monkeypatch):
     )
 
     def stand_in(
-        frame: Any, weights: str, sha256: str, features: list[str], settings: Any, values: Any, texts: Any
+        frame: Any, weights: str, sha256: str, features: list[str], settings: Any, values: Any, *_: Any
     ) -> Any:
         assert (weights, sha256, features) == (f"{night.config.paths.models}/w", "0", ["f"])
         return frame.withColumn("score", F.ascii("item_id") / 1000)

@@ -1,8 +1,9 @@
 """What each part of the system is worth: the system as it is, and without the part, judged on the same users.
 
 Stages up to the candidates are run once per cut. A variant reads the candidates through a function that leaves its part
-out, labels and learns from what is left, and ranks it: the night's own stages, with the variant's settings. So what is
-measured of a source is what would be lost if it named no item and told the ranker nothing, not what its work costs.
+out, labels and learns from what is left, and ranks it: the night's own stages, with the variant's settings. What a
+variant does not change is not made again: examples, and trees that learn from the same ones. So what is measured of a
+source is what would be lost if it named no item and told the ranker nothing, not what its work costs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from nightrec.config import Config, Ranker
 from nightrec.errors import UsageError
 from nightrec.evaluation import judge, lists, protocol
 from nightrec.evaluation.findings import Slice
+from nightrec.evaluation.pace import Pace
+from nightrec.evaluation.trials import follows_from
 from nightrec.features import FEATURES, GROUPS
 from nightrec.metrics import bootstrap
 from nightrec.metrics.bootstrap import Interval
@@ -42,8 +45,6 @@ if TYPE_CHECKING:
 KINDS = ("sources", "features", "heads", "blends", "nights")
 WHOLE = "everything"
 WITHOUT_TEXTS = "without any texts"
-# What a variant runs again; its candidates are there.
-_STAGES = ("ranker_examples", "ranker_model", "ranked_topk")
 MOST_NIGHTS = 4
 # What new items are reached by without anybody's having acted on them.
 TEXTS = ("text", "keywords", "new_items")
@@ -162,23 +163,32 @@ def cleared(features: pa.ListArray, nominated: npt.NDArray[np.integer], places: 
 
 def ablate(
     spark: SparkSession, config: Config, wanted: list[date], days: int, asked: Sequence[Variant], watch: Watch,
-    tell: Callable[[Books], None],
+    tell: Callable[[Books], None], say: Callable[[str], None],
 ) -> Ablation:  # fmt: skip
-    """Run the system and every variant of `asked` at each cut, in a new warehouse (`config` is `protocol.apart`'s)."""
+    """Run the system and every variant of `asked` at each cut, in a new warehouse (`config` is `protocol.apart`'s).
+
+    Variants that learn from the examples of the whole system come first: these are there.
+    """
     found: list[bootstrap.Resampled] = []
     seconds = dict.fromkeys((variant.name for variant in asked), 0.0)
+    pace = Pace(len(wanted) * len(asked))
     for night, replayed in protocol.nights(spark, config, wanted, days, watch, tell):
         offered = judge.offered(night)
         log = judge.Log.of(night, days, offered["item_id"].combine_chunks())
         slices = lists.members(offered["event_count"].to_numpy())
         found.append(judge.ndcg(night, log, WHOLE, slices))
-        for variant in asked:
+        learned = before = _examples(night.config)
+        for variant in sorted(asked, key=lambda one: _examples(_night(night, one).config, one) != learned):
             started = time.monotonic()
             changed = _night(night, variant)
-            for books in _run(changed, watch, replayed):
+            examples = _examples(changed.config, variant)
+            for books in _run(changed, watch, replayed, again=examples != before):
                 tell(books)
+            before = examples
             found.append(judge.ndcg(changed, log, variant.name, slices))
-            seconds[variant.name] += time.monotonic() - started
+            took = time.monotonic() - started
+            seconds[variant.name] += took
+            say(f"{variant.name}: {took:.0f} s as of {night.date}; variant {pace.told()}")
         log.users.unpersist()
     pooled = bootstrap.pooled(found)
     parts = [
@@ -209,11 +219,17 @@ def _night(night: Night, variant: Variant) -> Night:
     return Night(night.spark, config, night.date, *models, night.store, warm=True, views=views)
 
 
-def _run(night: Night, watch: Watch, replayed: set[date]) -> Iterator[Books]:
-    """Past nights that no cut has replayed yet, then what a variant runs again."""
+def _examples(config: Config, variant: Variant | None = None) -> tuple[str, str]:
+    """What the examples of a variant follow from; of the whole system without one."""
+    return follows_from("ranker_examples", config), variant.name if variant and variant.view else ""
+
+
+def _run(night: Night, watch: Watch, replayed: set[date], *, again: bool) -> Iterator[Books]:
+    """Past nights that no cut has replayed yet, then what a variant runs again: its examples only if they are others
+    than those that are there."""
     yield from runner.replay(night, watch, replayed)
     replayed |= set(night.training_cuts())
-    for name in _STAGES:
+    for name in ("ranker_examples", "ranker_model", "ranked_topk")[0 if again else 1 :]:
         with watch(f"{name} {night.date}"):
             books = runner.run_stage(night, stage(name))
         yield books

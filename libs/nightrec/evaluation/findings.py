@@ -66,8 +66,20 @@ class Calibrated:
 
 
 @dataclass(frozen=True)
+class Rated:
+    """Root mean squared error of `rows` predicted ratings, by what predicted them: factors or network."""
+
+    cut: date | None
+    predicted_by: str
+    rows: int
+    error: float
+
+
+@dataclass(frozen=True)
 class Findings:
-    """Everything, pooled and per cut, for lists of `k` and `days` after each of `cuts`."""
+    """Everything, pooled and per cut, for lists of `k` and `days` after each of `cuts`. `rated` is empty where nothing
+    predicts ratings. `costs`: seconds of cores that nominating took in the mean of the nights, by source and beside
+    them."""
 
     ours: str
     k: int
@@ -77,6 +89,8 @@ class Findings:
     slices: tuple[Slice, ...]
     reached: tuple[Reached, ...]
     calibrated: tuple[Calibrated, ...]
+    rated: tuple[Rated, ...]
+    costs: Mapping[str, float]
 
 
 def findings(cuts: Sequence[Cut], k: int, days: int) -> Findings:
@@ -96,6 +110,8 @@ def findings(cuts: Sequence[Cut], k: int, days: int) -> Findings:
             for (source, depth), mean in reach.pooled([cut.reach for cut in some]).items()
         ),
         tuple(_calibrated(when, probability.pooled([cut.calibration for cut in some])) for when, some in every),
+        tuple(rated for when, some in every for rated in _rated(when, some)),
+        {part: sum(cut.costs.get(part, 0.0) for cut in cuts) / len(cuts) for cut in cuts for part in cut.costs},
     )  # fmt: skip
 
 
@@ -136,6 +152,15 @@ def _slices(
         assert gain is not None  # both have rows
         over = figures.interval(ours, minus=(BY_SEGMENT, name)) if (BY_SEGMENT, name) in beside else None
         found.append(Slice(when, name, figure, best, mine, other, gain, over))
+    return found
+
+
+def _rated(when: date | None, cuts: Sequence[Cut]) -> list[Rated]:
+    found = []
+    for name in dict.fromkeys(name for cut in cuts for name in cut.squared):
+        parts = [cut.squared[name] for cut in cuts if name in cut.squared]
+        both = probability.SquaredError(sum(part.rows for part in parts), sum(part.total for part in parts))
+        found.append(Rated(when, name, both.rows, both.root))
     return found
 
 

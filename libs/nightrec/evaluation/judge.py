@@ -16,7 +16,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from nightrec import raw
-from nightrec.evaluation import asof, baselines
+from nightrec.evaluation import asof, baselines, predictions
 from nightrec.evaluation.baselines import Items
 from nightrec.evaluation.lists import ITEM_SLICES, OURS, Judging, Method, Shelf
 from nightrec.metrics import bootstrap, catalogue, probability, reach
@@ -55,6 +55,8 @@ class Cut:
     coverage: Mapping[str, float]
     reach: Mapping[tuple[str, int], tuple[float, int]]
     calibration: probability.Calibration
+    squared: Mapping[str, probability.SquaredError]  # by what predicted the ratings
+    costs: Mapping[str, float]  # seconds of the night's candidates, by source and what else they took
 
 
 def families(items: int) -> dict[str, dict[str, baselines.Method]]:
@@ -82,8 +84,9 @@ def families(items: int) -> dict[str, dict[str, baselines.Method]]:
     return found
 
 
-def judge(night: Night, days: int) -> Cut:
-    """The lists that the night of a cut made, and the baselines', by the `days` of clean events after it."""
+def judge(night: Night, days: int, costs: Mapping[str, float]) -> Cut:
+    """The lists that the night of a cut made, down to DEEP, and the baselines', by the `days` of clean events after it;
+    `costs` is what its candidates took."""
     chosen = _tuned(night.at(night.date - timedelta(days=days)), days)
     shelves = offered(night)
     people = night.store.read(USER_PROFILES, {"run_date": night.date}).select("user_id", "segment")
@@ -106,6 +109,8 @@ def judge(night: Night, days: int) -> Cut:
             catalogue.coverage(rows, judging.names, len(log.items.item_id)),
             reach.reach(_nominated(night, log, users), _truth(users), SOURCES, DEPTHS, judging.k),
             probability.calibration(_predicted(night, log)),
+            predictions.squared_errors(night, days),
+            costs,
         )
     finally:
         for frame in (rows, users, log.users):
@@ -299,11 +304,16 @@ def _nominated(night: Night, log: Log, users: DataFrame) -> DataFrame:
 
 
 def _predicted(night: Night, log: Log) -> DataFrame:
-    """`probability` and `label` of each item of the lists that the ranker ordered: those of users with a history."""
-    known = log.users.where("events > 0").select("user_id", "truth")
+    """`probability` and `label` of each item of the lists that the ranker ordered: those of users with a history.
+
+    Only of users who acted in the days after: of those the ranker learns, so its probabilities are theirs, given that
+    they come back.
+    """
+    known = log.users.where((F.col("events") > 0) & (F.size("truth") > 0)).select("user_id", "truth")
     if night.config.ranker.kind_values:  # lists ordered by value tell no probability
         known = known.limit(0)
     label = F.array_contains("truth", F.col("item")).cast("double").alias("label")
     # Scores have 6 decimals.
     inside = F.least(F.greatest("score", F.lit(1e-6)), F.lit(1 - 1e-6)).alias("probability")
-    return _ranked(night, log).where("item >= 0").join(known, "user_id").select(inside, label)
+    shown = _ranked(night, log).where((F.col("rank") <= log.k) & (F.col("item") >= 0))
+    return shown.join(known, "user_id").select(inside, label)

@@ -128,21 +128,21 @@ class Judging:
         weights = np.append(self.shelf.weight, 1.0)[wanted]  # -1, not on offer: nobody's, the last
         inside = self._slices(batch)
         figures, lists = [], []
-        for shown, is_deep in self._lists(batch, history):
+        for shown in self._lists(batch, history):
             found = ranking.figures(shown, starts, wanted, weights, self.k)[:, : len(ranking.FIGURES)]
             deep = ranking.figures(shown, starts, wanted, weights, DEEP)[:, [ranking.FIGURES.index("recall")]]
             top = shown[:, : self.k]
             more = catalogue.novelty_and_diversity(top, self.shelf.share, self.shelf.vectors)
             by_class = ranking.recall_of(shown, starts, wanted, self.shelf.members, self.k)
             ndcg = np.where(inside, found[:, [0]], np.nan)
-            figures.append(np.hstack([found, deep if is_deep else np.full_like(deep, np.nan), more, by_class, ndcg]))
+            figures.append(np.hstack([found, deep, more, by_class, ndcg]))
             lists.append(top)
         return pa.RecordBatch.from_pydict({
             "user_id": batch["user_id"], "figures": _rows(np.hstack(figures)), "lists": _nested(np.stack(lists, 1)),
         })  # fmt: skip
 
-    def _lists(self, batch: pa.RecordBatch, history: Histories) -> Iterator[tuple[Ints, bool]]:
-        """U x DEEP (or K) of each method, and whether it had as much to give."""
+    def _lists(self, batch: pa.RecordBatch, history: Histories) -> Iterator[Ints]:
+        """U x DEEP (or K, if that is more) of each method; ours as long as they are."""
         if self.everyone is not None:
             ours = np.full((batch.num_rows, max(DEEP, self.k)), -1)
             ours[:, : len(self.everyone)] = self.everyone
@@ -152,7 +152,7 @@ class Judging:
             rows = np.repeat(np.arange(len(lengths)), lengths)
             places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
             ours[rows, places] = own.flatten().to_numpy()
-            yield ours, self.k >= DEEP
+            yield ours
         last: tuple[str, str] | None = None
         for method in self.methods:
             if (method.family, method.setting) != last:
@@ -161,7 +161,7 @@ class Judging:
             scores = baselines.trending(plain, self.trend) if method.is_trending else plain.copy()
             if not self.repeats_allowed:
                 scores[history.counts.nonzero()] = -np.inf
-            yield baselines.best(scores, max(DEEP, self.k))[0], True
+            yield baselines.best(scores, max(DEEP, self.k))[0]
 
     def _slices(self, batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         """U x slices: who is in which."""

@@ -17,6 +17,7 @@ from nightrec.config import Config
 from nightrec.errors import UsageError
 from nightrec.evaluation.findings import Findings, findings
 from nightrec.evaluation.judge import Cut, judge
+from nightrec.evaluation.lists import DEEP
 from nightrec.night import Books, Night
 from nightrec.pipeline import NIGHT, stage, training
 
@@ -55,10 +56,17 @@ def evaluate(
 ) -> Findings:
     """Run and judge each cut in a new warehouse (`config` is `apart`'s); `tell` hears of every stage as it ends."""
     judged: list[Cut] = []
-    for night, _ in nights(spark, config, wanted, days, watch, tell):
+    last: dict[str, Books] = {}
+
+    def hear(books: Books) -> None:
+        last[books.stage] = books
+        tell(books)
+
+    for night, _ in nights(spark, config, wanted, days, watch, hear):
         started = time.monotonic()
         with watch(f"judge {night.date}"):
-            judged.append(judge(night, days))
+            # The last that were nominated are the night's own: replays come before them.
+            judged.append(judge(night, days, dict(last["candidates"].parts)))
         tell(Books("judge", night.date, (), time.monotonic() - started, 0.0))
     return findings(judged, config.lists.k, days)
 
@@ -96,4 +104,17 @@ def _night(night: Night, watch: Watch, replayed: set[date]) -> Iterator[Books]:
     yield from runner.train(night, watch, replayed)
     for step in rest:
         with watch(f"{step.name} {night.date}"):
-            yield runner.run_stage(night, step)
+            yield runner.run_stage(deeper(night) if step.name == "ranked_topk" else night, step)
+
+
+def deeper(night: Night) -> Night:
+    """The night with lists that go on down to DEEP, behind the ones of its own K: for recall_100."""
+    config = night.config
+    # A pick whose place is behind K has none in lists of K: so it stays.
+    picks = tuple(
+        pick.model_copy(update={"slot": None}) if pick.slot and pick.slot > config.lists.k else pick
+        for pick in config.candidates.editorial
+    )
+    lists = config.lists.model_copy(update={"k": max(DEEP, config.lists.k)})
+    candidates = config.candidates.model_copy(update={"editorial": picks})
+    return night.of(config.model_copy(update={"lists": lists, "candidates": candidates}))

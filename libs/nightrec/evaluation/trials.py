@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from nightrec.runner import Watch
     from nightrec.store import Store
 
-# Sections of the config that a stage's result follows from, its inputs' included; all other stages run in every trial.
+# Sections of the config, or settings, that a stage's result follows from, its inputs' included; all other stages run in
+# every trial.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "item_profiles": ("profiles",),
     "user_profiles": ("profiles",),
@@ -37,7 +38,11 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "item_embeddings": ("encoder",),
     "user_embeddings": ("encoder", "profiles"),
     "candidates": ("als", "candidates", "encoder", "lists", "profiles"),
-}
+    "ranker_examples": (
+        "als", "candidates", "encoder", "lists", "profiles",
+        "ranker.horizon_days", "ranker.past_cuts", "ranker.negatives_share", "ranker.seed",
+    ),
+}  # fmt: skip
 _NIGHT = NIGHT[1 : NIGHT.index(stage("ranked_topk")) + 1]
 _TRAINED = tuple(stage(name) for name in ("ranker_examples", "ranker_model", "als_item_factors"))
 _ALWAYS = tuple(found for found in (*_TRAINED, *_NIGHT) if found.name not in SECTIONS)
@@ -47,13 +52,14 @@ NDCG = "ndcg"
 def follows_from(stage: str, config: Config) -> str:
     """The settings that a stage's result follows from, as text."""
     values = config.model_dump(mode="json")
-    return json.dumps({section: values[section] for section in SECTIONS[stage]}, sort_keys=True)
+    values |= {f"ranker.{name}": value for name, value in values["ranker"].items()}
+    return json.dumps({name: values[name] for name in SECTIONS[stage]}, sort_keys=True)
 
 
 @dataclass
 class Bench:
     """Trials at `cuts`, each judged by the `days` after it. `config` is `protocol.apart`'s; a trial's differs from it
-    in sections of SECTIONS and in the ranker's.
+    in sections of SECTIONS and in the ranker's settings.
 
     `made`: for stage and date, the settings that its rows follow from, and whether a replay made them.
     """

@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nightrec.config import Config
 from nightrec.errors import BadInput, UsageError
+from nightrec.evaluation.pace import Pace
 from nightrec.evaluation.space import SPACE, Key, Number, with_settings
 from nightrec.evaluation.trials import NDCG, Bench
 from nightrec.metrics import bootstrap
@@ -94,10 +95,9 @@ def tune(
         points = asked(study, keys)
         left = points if left is None else min(left, points)
     if left is None or left > 0:
-        study.optimize(
-            lambda trial: _tried(bench, study, keys, trial, say), n_trials=left,
-            timeout=minutes * 60 if minutes else None,
-        )  # fmt: skip
+        limit = minutes * 60 if minutes else None
+        pace = Pace(left, limit)
+        study.optimize(lambda trial: _tried(bench, study, keys, trial, pace, say), n_trials=left, timeout=limit)
     return winner(study.get_trials(states=(TrialState.COMPLETE,)), own, bench)
 
 
@@ -136,14 +136,16 @@ def _sampler(name: Sampler, seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=seed) if name == "bayesian" else optuna.samplers.RandomSampler(seed)
 
 
-def _tried(bench: Bench, study: optuna.Study, keys: Sequence[Key], trial: Trial, say: Callable[[str], None]) -> float:
+def _tried(
+    bench: Bench, study: optuna.Study, keys: Sequence[Key], trial: Trial, pace: Pace, say: Callable[[str], None]
+) -> float:
     """The NDCG of a trial over all cuts; kept beside it: the NDCG in each resample, for paired differences."""
     values = {key.name: key.drawn(trial) for key in keys}
     shown = told(_differing(values, bench.config))
     try:
         cuts = bench.ndcg(with_settings(bench.config, values))
     except BadInput as error:
-        say(f"trial {trial.number}: nothing, with {shown}: {error}")
+        say(f"trial {trial.number}: nothing, with {shown}: {error}; {pace.told()}")
         raise optuna.TrialPruned from error
     pooled = bootstrap.pooled(cuts)
     if not pooled.counts[0]:
@@ -155,7 +157,7 @@ def _tried(bench: Bench, study: optuna.Study, keys: Sequence[Key], trial: Trial,
     run = Run("trial", f"{study.study_name}-{trial.number:04d}", bench.cuts[-1], values, {NDCG: ndcg}, {NDCG: curve})
     with closing(Store(bench.spark, bench.config.paths.warehouse, run.run_id)) as store:
         record(store, bench.config.paths.reports, run)
-    say(f"trial {trial.number}: NDCG@{bench.config.lists.k} {ndcg:.4f} with {shown}")
+    say(f"trial {trial.number}: NDCG@{bench.config.lists.k} {ndcg:.4f} with {shown}; {pace.told()}")
     return ndcg
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nightrec.metrics.probability import calibrated
 from nightrec.ranker.blend import Doubles, platt, sigmoid
 from nightrec.ranker.dataset import Floats, Split
 from nightrec.tables import EVENT_TYPES
@@ -23,8 +24,6 @@ ANY = "any"
 _PENALTY = 10.0
 # Actions that a regression learns from at most, evenly taken: 60 weights need no more.
 _MOST = 100_000
-# Bins of the calibration error, of equal width in the logarithm of the odds from -10 to 10, as in metrics.probability.
-_BINS = 20
 # Rows in double precision at once.
 _ROWS = 65_536
 
@@ -97,15 +96,8 @@ def _line(kind: str, labels: Floats, before: Doubles, odds: Doubles, lists: npt.
         other = ~half if labels[~half].any() else np.ones_like(half)
         slope, offset = platt(odds[other], labels[other])
         after[half] = sigmoid(slope * odds[half] + offset)
-    errors = {"error_before": calibration_error(before, labels), "error_after": calibration_error(after, labels)}
+    errors = {f"error_{when}": calibrated(p, labels).error for when, p in (("before", before), ("after", after))}
     return {"kind": kind, "positives": int(labels.sum()), **errors}
-
-
-def calibration_error(probabilities: Doubles, labels: Floats) -> float:
-    """Expected calibration error, as `metrics.probability.Calibration.error` of the same rows."""
-    bins = np.clip(np.floor((_log_odds(probabilities) + 10) * _BINS / 20), 0, _BINS - 1).astype(np.int64)
-    expected, seen = (np.bincount(bins, values, _BINS) for values in (probabilities, labels))
-    return float(np.abs(expected - seen).sum() / max(len(labels), 1))
 
 
 def logistic(features: Doubles, labels: Doubles, steps: int = 50) -> Doubles:

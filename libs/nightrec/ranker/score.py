@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from nightrec.ranker import model
 from nightrec.ranker.heads import Given
 from nightrec.ranker.members import Members, unpacked
 from nightrec.ranker.texts import latest
+from nightrec.stopwatch import Clock
 
 # Rankers this process has loaded, by the fingerprint of their weights: a Spark worker serves many tasks.
 _LOADED: dict[str, Members] = {}
@@ -42,14 +44,14 @@ class Texts:
 
 def scored(
     candidates: DataFrame, weights: str, sha256: str, feature_names: Sequence[str], settings: Mapping[str, str],
-    values: Mapping[str, float], texts: Callable[[], Texts],
+    values: Mapping[str, float], texts: Callable[[], Texts], clock: Clock = nullcontext,
 ) -> DataFrame:
     """The candidates that have features, without them, with `score`: the ranker's probability of an action, in (0, 1),
     or, with `values` by kind of event, the expected value.
 
     `weights` is the safetensors file, `sha256`, `feature_names` and `settings` what ranker_models records of it. The
     driver reads and checks the file and sends it along, so executors need not reach it. `texts` are asked for where the
-    ranker's head reads vectors.
+    ranker's head reads vectors. `clock` is told what "scoring" takes.
     Raises NightrecError where the file is missing, other or broken, or the model was trained on other features, or on
     vectors of another encoder, or without an event of a kind of `values`.
     """
@@ -72,24 +74,27 @@ def scored(
         )
     known = candidates.where(F.col("features").isNotNull())
     if not members.vector_width:
-        return with_score(known, blob, sha256, values).drop("features")
+        return with_score(known, blob, sha256, values, clock).drop("features")
     night = texts()
     if night.encoder != settings["encoder"]:
         raise NightrecError(
             f"the ranker {weights} reads vectors of the encoder {settings['encoder']}, the night has those of "
             f"{night.encoder}; train it again"
         )
-    return with_score_by_list(known, blob, sha256, values, night, int(settings["attention"])).drop("features")
+    return with_score_by_list(known, blob, sha256, values, night, int(settings["attention"]), clock).drop("features")
 
 
-def with_score(examples: DataFrame, weights: bytes, sha256: str, values: Mapping[str, float]) -> DataFrame:
+def with_score(
+    examples: DataFrame, weights: bytes, sha256: str, values: Mapping[str, float], clock: Clock = nullcontext
+) -> DataFrame:
     """`examples` with `score`: what the ranker of these weights gives to their `features` (see Members.scores)."""
 
     sent = examples.sparkSession.sparkContext.broadcast(weights)  # trees take megabytes
 
     def scores(batch: pa.Array) -> pa.Array:
         given = batch.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-        return pa.array(_members(sent.value, sha256).scores(given.reshape(len(batch), len(FEATURES)), None, values))
+        with clock("scoring"):
+            return pa.array(_members(sent.value, sha256).scores(given.reshape(len(batch), len(FEATURES)), None, values))
 
     # Only the features travel to Python and only the scores back; the other columns stay where they are.
     score = arrow_udf(scores, "double")  # type: ignore[call-overload]  # pyspark's stubs want a deprecated argument
@@ -97,8 +102,9 @@ def with_score(examples: DataFrame, weights: bytes, sha256: str, values: Mapping
 
 
 def with_score_by_list(
-    candidates: DataFrame, weights: bytes, sha256: str, values: Mapping[str, float], texts: Texts, recent: int
-) -> DataFrame:
+    candidates: DataFrame, weights: bytes, sha256: str, values: Mapping[str, float], texts: Texts, recent: int,
+    clock: Clock = nullcontext,
+) -> DataFrame:  # fmt: skip
     """`candidates` with `score` by a ranker whose head reads vectors too.
 
     A list becomes one row beside its user's vector and `recent` latest items, which would else be repeated with each of
@@ -113,7 +119,8 @@ def with_score_by_list(
     def scores(items: pa.Array, features: pa.Array, users: pa.Array, latest_items: pa.Array) -> pa.Array:
         blob, known, rows = sent.value
         places = latest(latest_items, known, max(recent, 1))
-        return by_list(_members(blob, sha256), values, known, rows, items, features, users, places)
+        with clock("scoring"):
+            return by_list(_members(blob, sha256), values, known, rows, items, features, users, places)
 
     score = arrow_udf(scores, "array<double>")  # type: ignore[call-overload]  # as above
     others = [name for name in candidates.columns if name not in _LIST]

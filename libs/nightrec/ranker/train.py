@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ class Trained:
     """What all folds taught: the networks by member (safetensors), and the trees by kind, where the blend has any. Of
     each network the figures of every epoch, and the best one's 1-based number, from the last fold; how all are blended,
     and the NDCG of each blend that could be chosen, pooled over the folds; the kinds of event, and how well calibrated
-    each is."""
+    each is; and the seconds that network, trees and choosing took."""
 
     networks: dict[str, bytes]
     trees: Mapping[str, bytes]
@@ -46,6 +48,7 @@ class Trained:
     choices: dict[str, float]
     kinds: dict[str, Kind]
     calibration: list[dict[str, Any]]
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -71,16 +74,28 @@ def train(read: Read, settings: Ranker, of_texts: Texts | None) -> Trained:
     """
     examples, vectors = splits(read, of_texts if settings.reads_vectors else None)
     ways = _ways(examples, settings)
-    judged = [_judged(examples, fold, ways, vectors) for fold in examples.windows]
+    seconds: dict[str, float] = {}
+    judged = [_judged(examples, fold, ways, vectors, seconds) for fold in examples.windows]
     last = judged[-1]
-    blend, choices, kinds, calibration = _decided(examples, judged, settings.blend)
-    networks = {
-        member: dumped(fitted(examples.lessons, way, vectors, last.best_epochs[member])[0])
-        for member, way in ways.items()
-    }
-    uses_trees = any(member in KINDS for member in blend.weight)
-    trees = grown(examples.lessons, settings) if uses_trees else {}
-    return Trained(networks, trees, last.best_epochs, last.epochs, blend, choices, kinds, calibration)
+    with _timed(seconds, "choosing"):
+        blend, choices, kinds, calibration = _decided(examples, judged, settings.blend)
+    with _timed(seconds, "network"):
+        networks = {
+            member: dumped(fitted(examples.lessons, way, vectors, last.best_epochs[member])[0])
+            for member, way in ways.items()
+        }
+    trees: dict[str, bytes] = {}
+    if any(member in KINDS for member in blend.weight):
+        with _timed(seconds, "trees"):
+            trees = grown(examples.lessons, settings)
+    return Trained(networks, trees, last.best_epochs, last.epochs, blend, choices, kinds, calibration, seconds)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[part] = seconds.get(part, 0.0) + time.perf_counter() - started
 
 
 def _ways(examples: Examples, settings: Ranker) -> dict[str, Ranker]:
@@ -93,20 +108,24 @@ def _ways(examples: Examples, settings: Ranker) -> dict[str, Ranker]:
     return {member: way for member, way in every.items() if way.loss == "binary"}
 
 
-def _judged(examples: Examples, fold: int, ways: Mapping[str, Ranker], vectors: Vectors | None) -> Judged:
-    """Learn from the folds before one, and score that fold."""
+def _judged(
+    examples: Examples, fold: int, ways: Mapping[str, Ranker], vectors: Vectors | None, seconds: dict[str, float]
+) -> Judged:
+    """Learn from the folds before one, and score that fold; `seconds` are added to."""
     before, split = examples.before(fold), examples.of(fold)
     scores: dict[str, npt.NDArray[np.floating]] = {}
     best_epochs: dict[str, int] = {}
     epochs: list[dict[str, Any]] = []
     for member, way in ways.items():
         valid = Lessons.of(split, before, way, vectors)
-        network, curve = fitted(before, way, vectors, way.epochs, valid)
-        scores[member] = scored(network, valid)
+        with _timed(seconds, "network"):
+            network, curve = fitted(before, way, vectors, way.epochs, valid)
+            scores[member] = scored(network, valid)
         best_epochs[member] = best_epoch(curve)
         epochs += [{"network": member, **figures} for figures in curve]
     if way.trees and way.blend != "network":
-        scores |= {kind: _tree_scores(model, split, kind) for kind, model in grown(before, way).items()}
+        with _timed(seconds, "trees"):
+            scores |= {kind: _tree_scores(model, split, kind) for kind, model in grown(before, way).items()}
     scores |= {name: split.features[:, FEATURES.index(name)] for name in PLAIN}
     return Judged(fold, split, {name: found.astype(np.float64) for name, found in scores.items()}, best_epochs, epochs)
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from nightrec.metrics.bootstrap import Interval
 
 _COLUMNS = {
-    "ndcg": "NDCG", "recall": "Recall", "recall_100": "@100", "hit": "HR", "average_precision": "MAP",
-    "debiased_ndcg": "debiased", "novelty": "novelty", "diversity": "diversity",
+    "ndcg": "NDCG", "recall": "Recall", "recall_100": "@100", "precision": "precision", "f1": "F1", "hit": "HR",
+    "average_precision": "MAP", "debiased_ndcg": "debiased", "novelty": "novelty", "diversity": "diversity",
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def render(found: Findings, html: Path) -> RenderableType:
     parts: list[RenderableType] = [
         Text(f"{about} Lists of {found.k}; 95 % intervals by users."), "", _methods(found, pooled), "",
         *(Text(_cut_line(found, cut)) for cut in found.cuts), "", _slices(found), "", _reached(found),
-        "", Text(calibration_line(found)), Text(f"With charts: {html}"),
+        "", Text(calibration_line(found)), *map(Text, rating_lines(found)), Text(f"With charts: {html}"),
     ]  # fmt: skip
     return Group(*parts)
 
@@ -99,13 +99,15 @@ def _slices(found: Findings) -> Table:
 
 
 def _reached(found: Findings) -> Table:
-    """Recall of each source by depth; the union's last."""
+    """Recall of each source by depth, and what it took; the union's last, which took what all of them took."""
     pooled = [one for one in found.reached if one.cut is None]
     depths = sorted({one.depth for one in pooled if one.source != "oracle"})
-    rows = table("", "candidates of", *(f"recall@{depth}" for depth in depths))
+    rows = table("", "candidates of", *(f"recall@{depth}" for depth in depths), "seconds")
+    costs = {**found.costs, "union": sum(found.costs.values())}
     means = {(one.source, one.depth): one.mean for one in pooled}
     for source in dict.fromkeys(one.source for one in pooled if one.source != "oracle"):
-        rows.add_row(source, *(f"{means[source, depth]:.3f}" for depth in depths))
+        cost = f"{costs[source]:.1f}" if source in costs else ""
+        rows.add_row(source, *(f"{means[source, depth]:.3f}" for depth in depths), cost)
     for one in pooled:
         if one.source == "oracle":
             rows.add_row(f"NDCG@{one.depth} of the union in the best order", f"{one.mean:.3f}")
@@ -121,6 +123,16 @@ def calibration_line(found: Findings) -> str:
         f"Of {pooled.rows:,} items listed for known users the ranker expected {pooled.expected:.2%} to be acted on; "
         f"{pooled.seen:.2%} were. Expected calibration error {pooled.error:.4f}, log loss {pooled.log_loss:.4f}."
     )
+
+
+def rating_lines(found: Findings) -> list[str]:
+    """How far predicted ratings were off over all cuts, a sentence for each that predicts any."""
+    return [
+        f"Of {one.rows:,} ratings given after the cuts those predicted by the {one.predicted_by} were off by "
+        f"{one.error:.3f} (root mean squared error)."
+        for one in found.rated
+        if one.cut is None
+    ]
 
 
 def as_dict(found: Findings) -> dict[str, Any]:

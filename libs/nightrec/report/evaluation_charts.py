@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from nightrec.report.evaluation import calibration_line, label, ranked
+from nightrec.report.evaluation import calibration_line, label, ranked, rating_lines
 
 if TYPE_CHECKING:
     from nightrec.evaluation.findings import Findings
@@ -22,8 +22,8 @@ _PAGE = """<!doctype html>
 <p>{{ about }}</p>
 {% for title, chart in charts %}<h2>{{ title }}</h2>
 {{ chart | safe }}
-{% endfor %}<p>{{ calibration }}</p>
-</html>
+{% endfor %}{% for line in told %}<p>{{ line }}</p>
+{% endfor %}</html>
 """
 Bar = tuple[str, float, float, float]  # name, value, bounds
 
@@ -50,7 +50,7 @@ def page(found: Findings) -> str:
     charts.append(("Recall of candidates; oracle: the NDCG they permit", _bars(sources)))
     about = f"What users did in the {found.days} days after {', '.join(map(str, found.cuts))}; lists of {found.k}."
     template = jinja2.Environment(autoescape=True).from_string(_PAGE)
-    return template.render(about=about, charts=charts, calibration=calibration_line(found))
+    return template.render(about=about, charts=charts, told=[calibration_line(found), *rating_lines(found)])
 
 
 def _bounds(interval: Interval | None) -> tuple[float, float, float]:

@@ -55,6 +55,15 @@ def stage_line(books: Books) -> str:
     return f"{books.stage:<17} {books.date}  {time}  {counts}  {rest}".rstrip()
 
 
+def parts_line(books: Books) -> str:
+    """What the parts of a stage took, most first; those below a tenth of a second together. '' where it told none."""
+    shown = [(name, seconds) for name, seconds in books.parts if seconds >= 0.1]
+    rest = [seconds for _, seconds in books.parts[len(shown) :]]
+    told = [f"{name} {seconds:.1f}" for name, seconds in shown]
+    told += [f"{len(rest)} others {sum(rest):.1f}"] if rest else []
+    return f"  seconds of cores: {', '.join(told)}" if told else ""
+
+
 def time_line(seconds: float, books: Sequence[Books]) -> str:
     """How long the night took, and what the stages' overhead is."""
     overhead = sum(each.overhead for each in books)
@@ -157,6 +166,7 @@ def as_dict(
                 "date": each.date.isoformat(),
                 "seconds": round(each.seconds, 3),
                 "overhead": round(each.overhead, 3),
+                "parts": {name: round(seconds, 3) for name, seconds in each.parts},
                 "lines": [{"fate": fate, "reason": reason, "rows": rows} for fate, reason, rows in each.lines],
             }
             for each in books

@@ -66,8 +66,8 @@ def _alone(log: Log) -> str:
         f"**{log['name']}**: {log['days']} days after each of {cuts}; judged on {log['date']} in {log['minutes']:.0f} "
         f"minutes on {log['machine']}."
     )
-    names = ("ndcg", "recall", "recall_100", "hit", "average_precision", "precision")
-    head = ["method", "NDCG", "Recall", "Recall@100", "HR", "MAP", "precision", "coverage", "novelty", "ahead by"]
+    names = ("ndcg", "recall", "recall_100", "hit", "average_precision", "precision", "f1")
+    head = ["method", "NDCG", "Recall", "Recall@100", "HR", "MAP", "precision", "F1", "coverage", "novelty", "ahead by"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for one in [_own(log), *_ranked(log)[:_SHOWN]]:
         figures = [_mean(one["figures"].get(name)) for name in names]
@@ -76,8 +76,8 @@ def _alone(log: Log) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     by_cut = "; ".join(_cut(log, cut) for cut in log["cuts"])
     best = log["slices"][0]["best"] if log["slices"] else ""
-    names = f"| slice | users | figure | nightrec | {best} | ahead by | of segment popularity by |"
-    slices = [names, "|---|---|---|---|---|---|---|"]
+    columns = f"| slice | users | figure | nightrec | {best} | ahead by | of segment popularity by |"
+    slices = [columns, "|---|---|---|---|---|---|---|"]
     for one in log["slices"]:
         cells = [
             one["name"], f"{one['ours']['users']:,}", f"{one['figure']}@{k}", _mean(one["ours"]), _mean(one["theirs"]),
@@ -95,13 +95,18 @@ def _cut(log: Log, cut: str) -> str:
 
 
 def _reached(logs: Sequence[Log]) -> str:
-    """Recall of each candidate source and of their union, a pair of columns per log."""
+    """Recall of each candidate source and of their union, and the seconds of cores a night, three columns per log."""
     depths = (100, 500)
-    head = ["candidates of", *(f"{log['name']}, recall@{depth}" for log in logs for depth in depths)]
+    shown = (*(f"recall@{depth}" for depth in depths), "seconds")
+    head = ["candidates of", *(f"{log['name']}, {column}" for log in logs for column in shown)]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     means = [{(one["source"], one["depth"]): one["mean"] for one in log["reached"]} for log in logs]
     for source in dict.fromkeys(one["source"] for log in logs for one in log["reached"] if one["source"] != "oracle"):
-        cells = [f"{found.get((source, depth), 0.0):.3f}" for found in means for depth in depths]
+        cells = []
+        for log, found in zip(logs, means, strict=True):
+            costs = {**log["costs"], "union": sum(log["costs"].values())}
+            cells += [f"{found.get((source, depth), 0.0):.3f}" for depth in depths]
+            cells.append(f"{costs[source]:.1f}" if source in costs else "")
         lines.append(f"| {source} | {' | '.join(cells)} |")
     oracle = [one["mean"] for log in logs for one in log["reached"] if one["source"] == "oracle"]
     told = ", ".join(f"{log['name']} {mean:.3f}" for log, mean in zip(logs, oracle, strict=False))

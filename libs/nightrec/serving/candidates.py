@@ -11,6 +11,7 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -26,6 +27,7 @@ from nightrec.serving import attributes, neighbour_users, new_items, nominate, s
 from nightrec.serving.catalogue import Catalogue
 from nightrec.serving.histories import user_counts
 from nightrec.serving.vectors import Vectors
+from nightrec.stopwatch import Clock
 from nightrec.tables import CANDIDATES, SOURCES
 
 # What the kernel is told of a list; ids as strings, `recent`, `masked` and `own` as item numbers.
@@ -100,23 +102,27 @@ def item_rows(inputs: Inputs) -> pa.Table:
 
 def catalogue(
     rows: pa.Table, histories: DataFrame, user_profiles: DataFrame, settings: Candidates, *, run_date: date,
-    partitions: int,
+    partitions: int, clock: Clock = nullcontext,
 ) -> Catalogue:  # fmt: skip
-    """The item side of the night: `rows` of `item_rows`, neighbours and segments from the users' histories."""
+    """The item side of the night: `rows` of `item_rows`, neighbours and segments from the users' histories.
+
+    `clock` is told what each source's part takes, here and in `candidates`.
+    """
     counted = user_counts(histories, user_profiles)
     users, days, first = (
         np.bincount(counted["item_idx"].to_numpy(), counted[name].to_numpy(), rows.num_rows).astype(np.int64)
         for name in ("basket", "days", "first")
     )
-    drawn = new_items.pool(rows, settings.new_item_events, run_date)
-    return Catalogue.of(
-        rows.append_column("newcomer_count", pa.array(first)).append_column("is_new", pa.array(drawn)),
-        similar.neighbours(rows, histories, users, days, settings, partitions),
-        segments(counted, rows, settings.segment_prior),
-        [pick.item for pick in settings.picks(run_date)],
-        neighbour_users.sample(histories, settings.reference_users if settings.neighbour_users else 0),
-        settings.nearest_users,
-    )
+    with clock("new_items"):
+        drawn = new_items.pool(rows, settings.new_item_events, run_date)
+    neighbours = similar.neighbours(rows, histories, users, days, settings, partitions, clock)
+    with clock("segment"):
+        by_segment = segments(counted, rows, settings.segment_prior)
+    with clock("neighbour_users"):
+        references = neighbour_users.sample(histories, settings.reference_users if settings.neighbour_users else 0)
+    rows = rows.append_column("newcomer_count", pa.array(first)).append_column("is_new", pa.array(drawn))
+    picks = [pick.item for pick in settings.picks(run_date)]
+    return Catalogue.of(rows, neighbours, by_segment, picks, references, settings.nearest_users)
 
 
 def segments(counted: pa.Table, rows: pa.Table, prior: float) -> pa.Table:
@@ -194,8 +200,9 @@ def _kind(kind: str, frame: DataFrame) -> DataFrame:
 
 
 def candidates(
-    lists: DataFrame, items: Catalogue, settings: Candidates, *, k: int, run_date: date, als_model: str, partitions: int
-) -> DataFrame:
+    lists: DataFrame, items: Catalogue, settings: Candidates, *, k: int, run_date: date, als_model: str,
+    partitions: int, clock: Clock = nullcontext,
+) -> DataFrame:  # fmt: skip
     """The rows of `candidates`: what each source nominated for each list.
 
     Lists of users get `counts` of each source. All others are cut by the ladder alone, in the order of the sources' own
@@ -209,8 +216,9 @@ def candidates(
     def nominated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             is_user = pc.equal(batch.column("list_kind"), "user")
-            yield from nominate.candidates(batch.filter(is_user), sent.value, full, of_users=True)
-            yield from nominate.candidates(batch.filter(pc.invert(is_user)), sent.value, few, of_users=False)
+            users, others = batch.filter(is_user), batch.filter(pc.invert(is_user))
+            yield from nominate.candidates(users, sent.value, full, of_users=True, clock=clock)
+            yield from nominate.candidates(others, sent.value, few, of_users=False, clock=clock)
 
     scores = ", ".join(f"{source}_score float, {source}_rank int" for source in SOURCES)
     schema = (

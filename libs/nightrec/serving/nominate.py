@@ -11,6 +11,7 @@ Items are numbered in the order of their ids, so the smaller number is the small
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +25,7 @@ from nightrec.features import FEATURES
 from nightrec.serving.catalogue import Catalogue, matrix
 from nightrec.serving.features import features
 from nightrec.serving.sources import NOMINATE, RISING, Best
+from nightrec.stopwatch import Clock
 from nightrec.tables import SOURCES
 
 Floats = npt.NDArray[np.floating]
@@ -122,7 +124,7 @@ class Lists:
     category_share: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, batch: pa.RecordBatch, items: Catalogue) -> Lists:
+    def of(cls, batch: pa.RecordBatch, items: Catalogue, clock: Clock = nullcontext) -> Lists:
         """Lists of an Arrow batch of columns `candidates.LISTS`; those of kind item take the item's vectors."""
         is_user, is_item, is_everyone = (
             pc.equal(batch.column("list_kind"), kind).to_numpy(zero_copy_only=False)
@@ -137,7 +139,8 @@ class Lists:
         text[rows], has_text[rows] = items.vectors.rows[itself[rows]], items.vectors.has[itself[rows]]
         own = Ragged.of(batch.column("own"))
         user = pc.index_in(batch.column("list_key"), value_set=items.references.user_id)
-        who, alike, likeness = items.references.alike(own.offsets, own.values, _numbers(user))
+        with clock("neighbour_users"):
+            who, alike, likeness = items.references.alike(own.offsets, own.values, _numbers(user))
         alone = Ragged(np.concatenate([[0], np.cumsum(is_item & (itself >= 0))]), itself[rows])
         return cls(
             als=als,
@@ -176,17 +179,21 @@ class Lists:
         return len(self.segment)
 
 
-def nominate(lists: Lists, items: Catalogue, counts: Mapping[str, int], *, is_rising: bool) -> dict[str, list[Best]]:
+def nominate(
+    lists: Lists, items: Catalogue, counts: Mapping[str, int], *, is_rising: bool, clock: Clock = nullcontext
+) -> dict[str, list[Best]]:
     """What each source nominates for a batch of lists, plainly and, with `is_rising`, also times the items' trend.
 
     Sources with count 0 are left out.
     """
     masked = Ragged(lists.masked.offsets, items.column[lists.masked.values])
     wanted = {source: min(counts[source], items.width) for source in SOURCES if counts[source]}
-    found = {source: [NOMINATE[source](lists, items, masked, count)] for source, count in wanted.items()}
-    for source in RISING if is_rising else ():
-        if source in wanted:
-            found[source].append(RISING[source](lists, items, masked, wanted[source]))
+    found: dict[str, list[Best]] = {}
+    for source, count in wanted.items():
+        with clock(source):
+            found[source] = [NOMINATE[source](lists, items, masked, count)]
+            if is_rising and source in RISING:
+                found[source].append(RISING[source](lists, items, masked, count))
     return found
 
 
@@ -239,18 +246,20 @@ def _cells(found: Best, block: slice, width: int) -> tuple[Ints, Ints, Ints]:
 
 
 def candidates(
-    batch: pa.RecordBatch, items: Catalogue, counts: Mapping[str, int], *, of_users: bool
+    batch: pa.RecordBatch, items: Catalogue, counts: Mapping[str, int], *, of_users: bool, clock: Clock = nullcontext
 ) -> Iterator[pa.RecordBatch]:
     """Candidates of the lists of an Arrow batch, block by block, in order of list, then item id.
 
-    Lists `of_users` are nominated for in both forms, and those whose user has a history get features.
+    Lists `of_users` are nominated for in both forms, and those whose user has a history get features. `clock` is told
+    what each source takes, and beside them the union and its features.
     """
-    lists = Lists.of(batch, items)
-    nominated = nominate(lists, items, counts, is_rising=of_users)
+    lists = Lists.of(batch, items, clock)
+    nominated = nominate(lists, items, counts, is_rising=of_users, clock=clock)
     step = max(1, _BLOCK_BYTES // (_BYTES_PER_ROW * max(sum(counts.values()), 1)))
     for start in range(0, len(lists), step):
         block = slice(start, min(start + step, len(lists)))
-        cells = Union.of(nominated, block, items.width)
+        with clock("union"):
+            cells = Union.of(nominated, block, items.width)
         at = pa.array(cells.rows + start)
         named = {
             "list_kind": batch.column("list_kind").take(at),
@@ -263,7 +272,8 @@ def candidates(
             named[f"{source}_rank"] = pa.array(cells.ranks[source], mask=nobody)
         named["source"] = pa.array(SOURCES, pa.string()).take(pa.array(cells.source))
         named["because_item_id"] = items.item_id.take(pa.array(cells.because, mask=cells.because < 0))
-        named["features"] = _features(lists.part(block), items, cells, of_users=of_users)
+        with clock("features"):
+            named["features"] = _features(lists.part(block), items, cells, of_users=of_users)
         yield pa.RecordBatch.from_pydict(named)
 
 

@@ -8,7 +8,8 @@ spread over workers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from contextlib import nullcontext
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,13 @@ from pyspark.sql import DataFrame
 from scipy import sparse
 
 from nightrec.serving import sources_kernel as kernel
+from nightrec.stopwatch import Clock
 
 Ints = npt.NDArray[np.integer]
 Doubles = npt.NDArray[np.float64]
 Batches = Iterator[pa.RecordBatch]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Pairs multiplied out at once, and pairs of items a worker holds before it passes them on: 2**23 of 12 bytes each.
 _PAIRS = 2**23
@@ -48,25 +52,36 @@ Similarity = Callable[[Ints, Ints, Doubles], Doubles]
 
 
 def neighbours(
-    histories: DataFrame, ways: Mapping[str, Weighing], is_available: npt.NDArray[np.bool_], most: int, partitions: int
+    histories: DataFrame, ways: Mapping[str, Weighing], is_available: npt.NDArray[np.bool_], most: int,
+    partitions: int, clock: Clock = nullcontext,
 ) -> dict[str, pa.Table]:
     """Per way `item_idx`, `neighbour_idx`, `similarity`: the available items nearest to each item, `most` at most.
 
     `histories` has one row per user with `basket`, distinct item numbers. Only sums are shuffled, by item; a task of
     the cut meets its share of the items one after the other and holds some of them at a time. Ties go to the smaller
-    number.
+    number. `clock` is told what the ways take by their names, and what all of them have in common as "pairs".
     """
     if not ways:
         return {}
     width = len(is_available)
     columns = histories.select("basket", "own_days", "own_moment")
-    sums = columns.mapInArrow(adding(width, *(way.weights for way in ways.values())), SUMS)
+    weights = [_timed(clock, name, way.weights) for name, way in ways.items()]
+    sums = columns.mapInArrow(adding(width, *weights, clock=clock), SUMS)
     by_item = sums.repartition(partitions, "item_idx").sortWithinPartitions("item_idx")
-    cut = cutting(is_available, *(way.similarity for way in ways.values()), most=most)
+    similarities = [_timed(clock, name, way.similarity) for name, way in ways.items()]
+    cut = cutting(is_available, *similarities, most=most, clock=clock)
     found = by_item.mapInArrow(cut, _NEIGHBOURS).toArrow()
     way, item = np.divmod(found["item_idx"].to_numpy(), max(width, 1))
     numbered = found.set_column(0, "item_idx", pa.array(item, pa.int32()))
     return {name: numbered.filter(pa.array(way == number)) for number, name in enumerate(ways)}
+
+
+def _timed(clock: Clock, name: str, function: Callable[P, T]) -> Callable[P, T]:
+    def timed(*args: P.args, **named: P.kwargs) -> T:
+        with clock(name):
+            return function(*args, **named)
+
+    return timed
 
 
 def shared(users: pa.RecordBatch, width: int) -> Any:
@@ -82,7 +97,7 @@ def flat(lists: pa.ListArray) -> tuple[Ints, Ints]:
     return lists.flatten().to_numpy(), offsets
 
 
-def adding(width: int, *ways: Weights) -> Callable[[Batches], Batches]:
+def adding(width: int, *ways: Weights, clock: Clock = nullcontext) -> Callable[[Batches], Batches]:
     """From batches of users (`basket` of distinct numbers below `width`, and what the ways read) to SUMS.
 
     A pair may come in several rows, whose weights are to be added up.
@@ -97,7 +112,8 @@ def adding(width: int, *ways: Weights) -> Callable[[Batches], Batches]:
             group = np.cumsum(lengths.astype(np.int64) ** 2) // _PAIRS
             for start, stop in zip(*_runs(group), strict=True):
                 users = batch.slice(start, stop - start)
-                total = total + sparse.vstack([weights(users, width) for weights in ways], format="csr")
+                with clock("pairs"):
+                    total = total + sparse.vstack([weights(users, width) for weights in ways], format="csr")
                 if total.nnz > _PAIRS:
                     yield _listed(total)
                     total = sparse.csr_matrix(shape)
@@ -124,7 +140,9 @@ def _listed(sums: Any) -> pa.RecordBatch:
     })  # fmt: skip
 
 
-def cutting(is_available: npt.NDArray[np.bool_], *ways: Similarity, most: int) -> Callable[[Batches], Batches]:
+def cutting(
+    is_available: npt.NDArray[np.bool_], *ways: Similarity, most: int, clock: Clock = nullcontext
+) -> Callable[[Batches], Batches]:
     """From SUMS in the order of their items to neighbours; item numbers stay those of the ways below one another."""
     width = len(is_available)
 
@@ -133,19 +151,20 @@ def cutting(is_available: npt.NDArray[np.bool_], *ways: Similarity, most: int) -
             there = is_available[columns] & (rows % width != columns)
             if not there.any():
                 continue
-            # Added up: an item's weights come from several workers.
-            shape = (int(rows[-1] - rows[0]) + 1, width)
-            total = sparse.csr_matrix((weights[there], (rows[there] - rows[0], columns[there])), shape=shape)
-            items = np.repeat(np.arange(shape[0]) + rows[0], np.diff(total.indptr))
-            # The ways lie below one another: where each ends among the entries.
-            ends = np.searchsorted(items, width * np.arange(len(ways) + 1))
-            similarity = np.concatenate([
-                of(items[start:end] - width * way, total.indices[start:end], total.data[start:end])
-                for way, (of, start, end) in enumerate(zip(ways, ends[:-1], ends[1:], strict=True))
-            ])  # fmt: skip
-            able = np.zeros(total.nnz, np.bool_)
-            kernel.screened(total.indptr, similarity.astype(np.float32), most, able)
-            item, neighbour, similarity = nearest(items[able], total.indices[able], similarity[able], most)
+            with clock("pairs"):
+                # Added up: an item's weights come from several workers.
+                shape = (int(rows[-1] - rows[0]) + 1, width)
+                total = sparse.csr_matrix((weights[there], (rows[there] - rows[0], columns[there])), shape=shape)
+                items = np.repeat(np.arange(shape[0]) + rows[0], np.diff(total.indptr))
+                # The ways lie below one another: where each ends among the entries.
+                ends = np.searchsorted(items, width * np.arange(len(ways) + 1))
+                similarity = np.concatenate([
+                    of(items[start:end] - width * way, total.indices[start:end], total.data[start:end])
+                    for way, (of, start, end) in enumerate(zip(ways, ends[:-1], ends[1:], strict=True))
+                ])  # fmt: skip
+                able = np.zeros(total.nnz, np.bool_)
+                kernel.screened(total.indptr, similarity.astype(np.float32), most, able)
+                item, neighbour, similarity = nearest(items[able], total.indices[able], similarity[able], most)
             yield pa.RecordBatch.from_pydict({
                 "item_idx": pa.array(item, pa.int32()),
                 "neighbour_idx": pa.array(neighbour, pa.int32()),

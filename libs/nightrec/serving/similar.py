@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -12,13 +14,15 @@ from nightrec.serving import attributes, keywords, linear, pairs
 from nightrec.serving.bm25 import Bm25
 from nightrec.serving.cooccurrence import Cooccurrence
 from nightrec.serving.transitions import Transitions
+from nightrec.stopwatch import Clock
 
 Ints = npt.NDArray[np.integer]
 
 
 def neighbours(
-    rows: pa.Table, histories: DataFrame, users: Ints, days: Ints, settings: Candidates, partitions: int
-) -> dict[str, pa.Table]:
+    rows: pa.Table, histories: DataFrame, users: Ints, days: Ints, settings: Candidates, partitions: int,
+    clock: Clock = nullcontext,
+) -> dict[str, pa.Table]:  # fmt: skip
     """Per source `item_idx`, `neighbour_idx`, `similarity`: the available items nearest to each.
 
     `rows` are those of `candidates.item_rows`. `users` counts who has an item in the basket and `days` those on which
@@ -31,14 +35,17 @@ def neighbours(
     }
     wanted = {source: way for source, way in ways.items() if getattr(settings, source)}
     available = rows["is_available"].to_numpy()
-    found = pairs.neighbours(histories, wanted, available, settings.neighbours, partitions)
+    found = pairs.neighbours(histories, wanted, available, settings.neighbours, partitions, clock)
     if settings.linear:
-        found["linear"] = linear.neighbours(
-            histories, users, most_items=settings.linear_items, penalty=settings.linear_penalty,
-            neighbours=settings.neighbours,
-        )  # fmt: skip
+        with clock("linear"):
+            found["linear"] = linear.neighbours(
+                histories, users, most_items=settings.linear_items, penalty=settings.linear_penalty,
+                neighbours=settings.neighbours,
+            )  # fmt: skip
     if settings.keywords:
-        found["keywords"] = keywords.neighbours(rows, settings.neighbours)
+        with clock("keywords"):
+            found["keywords"] = keywords.neighbours(rows, settings.neighbours)
     if settings.attributes:
-        found["attributes"] = attributes.neighbours(rows, settings.neighbours)
+        with clock("attributes"):
+            found["attributes"] = attributes.neighbours(rows, settings.neighbours)
     return found

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from nightrec.metrics import reach
 from nightrec.metrics.catalogue import coverage, novelty_and_diversity
-from nightrec.metrics.probability import calibration, pooled, root_mean_squared_error
+from nightrec.metrics.probability import SquaredError, calibration, pooled, squared_error
 
 
 def test_novelty_and_diversity_equal_the_definitions() -> None:
@@ -100,6 +100,7 @@ def test_calibration_of_probabilities_that_are_true_or_twice_too_high(spark: Spa
     some = spark.createDataFrame([(0.25, 1.0), (0.25, 0.0)], kind)
     assert calibration(some).log_loss == pytest.approx(-(math.log(0.25) + math.log(0.75)) / 2)
     rated = spark.createDataFrame([(3.0, 5.0), (4.0, 4.0)], "predicted double, value double")
-    assert root_mean_squared_error(rated) == pytest.approx(math.sqrt(2))
+    assert squared_error(rated) == SquaredError(2, 4.0) and squared_error(rated).root == pytest.approx(math.sqrt(2))
+    assert squared_error(rated.limit(0)).root == 0.0
     none = calibration(some.limit(0))
     assert none.error == none.log_loss == none.rows.sum() == 0.0

@@ -54,7 +54,7 @@ def test_a_kind_s_probability_is_calibrated_and_orders_by_its_own_features() -> 
     assert by_kind["purchase"]["positives"] == (valid.kinds & PURCHASE > 0).sum()
     assert by_kind["any"]["error_before"] > 0.05
     assert all(line["error_after"] < 0.01 for line in lines)
-    assert by_kind["any"]["error_before"] == kinds.calibration_error(too_sure, valid.labels)
+    assert by_kind["any"]["error_before"] == probability.calibrated(too_sure, valid.labels).error
 
 
 def test_the_error_after_is_of_a_sigmoid_the_lists_did_not_fit() -> None:
@@ -91,7 +91,7 @@ def test_the_error_is_that_of_the_evaluation(spark: Any) -> None:
     labels = (rng.random(500) < predicted**2).astype(np.float32)
     rows = spark.createDataFrame([*zip(predicted.tolist(), labels.astype(float).tolist(), strict=True)],
                                  "probability double, label double")
-    assert kinds.calibration_error(predicted, labels) == pytest.approx(probability.calibration(rows).error)
+    assert probability.calibrated(predicted, labels).error == pytest.approx(probability.calibration(rows).error)
 
 
 def test_lists_order_by_what_items_are_worth(rows: Any, tmp_path: Any) -> None:

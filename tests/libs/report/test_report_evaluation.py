@@ -20,7 +20,7 @@ from nightrec.report import evaluation, evaluation_charts
 CUTS = dt.date(2026, 3, 1), dt.date(2026, 3, 15)
 
 
-def cut(day: dt.date, worth: dict[str, float], seed: int) -> Cut:
+def cut(day: dt.date, worth: dict[str, float], seed: int, costs: dict[str, float]) -> Cut:
     """Forty users; each method's figures are around its worth; diversity is known of nobody."""
     rng = np.random.default_rng(seed)
     slices = ("users without events", "segment $north")
@@ -37,15 +37,15 @@ def cut(day: dt.date, worth: dict[str, float], seed: int) -> Cut:
     return Cut(
         day, tuple(worth), {name: f"setting {day.day}" if name == "EASE" else "" for name in worth}, resampled, slices,
         dict.fromkeys(worth, 0.25), {("als", 100): (10.0, 40), ("union", 100): (20.0, 40), ("oracle", 10): (24.0, 40)},
-        probability.Calibration(*bins),
+        probability.Calibration(*bins), {"factors": probability.SquaredError(seed, 4.0)}, costs,
     )  # fmt: skip
 
 
 @pytest.fixture
 def found() -> Findings:
-    first = cut(CUTS[0], {"nightrec": 0.3, "habit": 0.1, "EASE": 0.2}, 1)
+    first = cut(CUTS[0], {"nightrec": 0.3, "habit": 0.1, "EASE": 0.2}, 1, {"als": 3.0, "features": 1.0})
     # EASE is not run there: the catalogue has grown.
-    return findings([first, cut(CUTS[1], {"nightrec": 0.35, "habit": 0.25}, 2)], 10, 14)
+    return findings([first, cut(CUTS[1], {"nightrec": 0.35, "habit": 0.25}, 2, {"als": 2.0})], 10, 14)
 
 
 def test_pooled_are_methods_of_every_cut_and_differences_are_paired(found: Findings) -> None:
@@ -66,6 +66,11 @@ def test_pooled_are_methods_of_every_cut_and_differences_are_paired(found: Findi
         ("als", 100): 0.25, ("union", 100): 0.5, ("oracle", 10): 0.6,
     }  # fmt: skip
     pooled = found.calibrated[0]
+    assert found.costs == {"als": 2.5, "features": 0.5}
+    # 4 over 1 rating, 4 over 2, 8 over 3.
+    assert [(one.cut, one.rows, one.error**2) for one in found.rated] == [
+        (None, 3, pytest.approx(8 / 3)), (CUTS[0], 1, pytest.approx(4)), (CUTS[1], 2, pytest.approx(2)),
+    ]  # fmt: skip
     assert (pooled.rows, pooled.expected, pooled.seen, pooled.log_loss) == pytest.approx((200, 0.03, 0.02, 0.11))
 
 
@@ -83,6 +88,9 @@ def test_what_people_and_machines_read(found: Findings, tmp_path: Path) -> None:
     text = console.export_text()
     assert "What 80 times a user did in the 14 days after 2 cuts" in text
     assert re.search(r"the best baseline there, EASE \(setting 1\), 0\.(19|20)", text) and "segment $north" in text
+    assert "Of 3 ratings given after the cuts those predicted by the factors were off by 1.633" in text
+    assert re.search(r"als +0.250 +2.5 *\n", text) and re.search(r"union +0.500 +3.0 *\n", text)
+    assert re.search("method +NDCG +Recall +@100 +precision +F1 +HR", text)
     assert "the ranker expected 3.00% to be acted on; 2.00% were" in text
     machine = json.loads(json.dumps(evaluation.as_dict(found)))
     assert machine["cuts"] == ["2026-03-01", "2026-03-15"] and machine["judged"][0]["cut"] is None
@@ -93,7 +101,7 @@ def test_what_people_and_machines_read(found: Findings, tmp_path: Path) -> None:
 
 
 def test_nobody_did_anything() -> None:
-    none = Findings("nightrec", 10, 14, CUTS, (), (), (), ())
+    none = Findings("nightrec", 10, 14, CUTS, (), (), (), (), (), {})
     console = Console(width=100, record=True)
     console.print(evaluation.render(none, Path("x.html")))
     assert console.export_text().startswith("Nobody did anything after the cuts")

@@ -41,6 +41,13 @@ def test_a_stage_in_a_line() -> None:
     assert report.stage_line(Books("export", TONIGHT, (), 0.0, 0.0)).endswith("in         0  out         0")
 
 
+def test_parts_are_told_most_first_and_small_ones_together() -> None:
+    parts = ("linear", 1.25), ("als", 0.31), ("text", 0.06), ("habit", 0.01)
+    line = report.parts_line(Books("candidates", TONIGHT, (), 2.0, 0.1, parts))
+    assert line == "  seconds of cores: linear 1.2, als 0.3, 2 others 0.1"
+    assert report.parts_line(Books("export", TONIGHT, (), 0.0, 0.0)) == ""
+
+
 def test_three_users_most_median_fewest_and_the_rest_by_id(deployment: Config) -> None:
     # only Ann acted on the night; the place left is the other user with a list; nobody else has one
     assert report.three_users(deployment, TONIGHT) == ["ann", "o'neil \\ x"]
@@ -91,7 +98,7 @@ def test_the_end_of_a_night(deployment: Config) -> None:
 
 
 def test_for_machines(deployment: Config, capsys: pytest.CaptureFixture[str]) -> None:
-    books = [Books("export", TONIGHT, (("written", "files", 2),), 1.0, 0.6)]
+    books = [Books("export", TONIGHT, (("written", "files", 2),), 1.0, 0.6, (("all", 0.25),))]
     report.summary(Console(), Path("x.toml"), deployment, TONIGHT, books, 1.0, as_json=True)
     answer = json.loads(capsys.readouterr().out)
     assert answer["stages"][0]["lines"] == [{"fate": "written", "reason": "files", "rows": 2}]

@@ -12,7 +12,7 @@ def interval(mean: float) -> dict[str, Any]:
 
 
 def method(name: str, worth: float, ours: float) -> dict[str, Any]:
-    names = ("ndcg", "recall", "hit", "average_precision", "precision", "debiased_ndcg", "novelty")
+    names = ("ndcg", "recall", "hit", "average_precision", "precision", "f1", "debiased_ndcg", "novelty")
     figures = {**dict.fromkeys(names, interval(worth)), "recall_100": None}
     return {"method": name, "setting": "", "figures": figures, "gain": interval(ours - worth), "coverage": worth / 2}
 
@@ -21,7 +21,8 @@ def log(name: str, ours: float) -> dict[str, Any]:
     methods = [method(*row, ours) for row in (("popular", 0.08), ("nightrec", ours), ("habit", 0.1))]
     return {
         "name": name, "date": "2026-11-22", "minutes": 7.2, "machine": "2 cores", "ours": "nightrec", "k": 10,
-        "days": 14, "cuts": ["2026-01-01"], "judged": methods, "reached": [
+        "days": 14, "cuts": ["2026-01-01"], "judged": methods, "costs": {"als": 1.25} if name == "shop" else {},
+        "reached": [
             {"source": "als", "depth": 100, "mean": 0.25}, {"source": "als", "depth": 500, "mean": 0.25},
             {"source": "oracle", "depth": 10, "mean": 0.75},
         ],
@@ -43,7 +44,7 @@ def test_ours_beside_the_best_baseline_of_each_log() -> None:
     assert "**shop**: 14 days after each of 2026-01-01; judged on 2026-11-22 in 7 minutes on 2 cores." in told
     assert "By cut: 2026-01-01 0.140 beside 0.100 (habit)." in told
     assert "| head items | 1,200 | recall@10 | 0.300 | 0.200 | +0.100 (+0.090 to +0.110) |  |" in told
-    assert "| als | 0.250 | 0.250 | 0.250 | 0.250 |" in told and "shop 0.750, films 0.750." in told
+    assert "| als | 0.250 | 0.250 | 1.2 | 0.250 | 0.250 |  |" in told and "shop 0.750, films 0.750." in told
     assert "- NDCG over the best baseline's in the mean +10.0%, wanted +5%: met" in told
     assert "- shop: the interval of the difference above 0 (from +0.030): met" in told
     assert "- films: coverage 0.040, wanted 0.050: missed" in told

@@ -289,3 +289,16 @@ def test_no_candidates_at_all(rows):
     assert [(row.list_kind, row.found) for row in shortfalls(*empty, k=3, run_date=NIGHT).collect()] == [
         ("everyone", 0)
     ]
+
+
+def test_a_deeper_cut_begins_with_the_shorter_one(rows):
+    # Ties of scores and of the ladder, a pick with a place and one without, a list shorter than either cut.
+    scored = [candidate("u", item, als_score=round(n % 4 / 10, 1), source="als") for n, item in enumerate("abcdefgh")]
+    scored += [candidate("u", "pick", als_score=0.0, **{"source": "als", "editorial_rank": 1})]
+    scored += [candidate("v", "a", als_score=0.3, source="als")]
+    ladder = [candidate("new", item, **ranks("popularity", 1 + n // 2)) for n, item in enumerate("hgfedcba")]
+    short, deep = (cut(rows, scored, ladder, k=k, pins={"pick": 2}) for k in (4, 50))
+    assert {key: len(rows_) for key, rows_ in deep.items()} == {("user", "u"): 9, ("user", "v"): 1, ("user", "new"): 8}
+    for key, shorter in short.items():
+        both = [[(row.rank, row.item_id, row.score, row.source) for row in some] for some in (shorter, deep[key])]
+        assert len(both[0]) == min(4, len(both[1])) and both[1][:4] == both[0]
