@@ -76,8 +76,8 @@ def _alone(log: Log) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     by_cut = "; ".join(_cut(log, cut) for cut in log["cuts"])
     best = log["slices"][0]["best"] if log["slices"] else ""
-    names = f"| slice | users | figure | nightrec | {best} | ahead by | of segment popularity by |"
-    slices = [names, "|---|---|---|---|---|---|---|"]
+    head_line = f"| slice | users | figure | nightrec | {best} | ahead by | of segment popularity by |"
+    slices = [head_line, "|---|---|---|---|---|---|---|"]
     for one in log["slices"]:
         cells = [
             one["name"], f"{one['ours']['users']:,}", f"{one['figure']}@{k}", _mean(one["ours"]), _mean(one["theirs"]),

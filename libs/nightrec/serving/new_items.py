@@ -92,11 +92,11 @@ def _draw(
             weights[p] = np.exp(log_weight)
             keys[p] = log_weight + _gumbel(seeds[r], numbers[p])
         for k in range(min(columns.shape[1], len(pool))):
-            p = np.argmax(keys)
-            if keys[p] == -np.inf:
+            first = np.argmax(keys)
+            if keys[first] == -np.inf:
                 break
-            columns[r, k], scores[r, k] = pool[p], weights[p] / weights.sum()
-            weights[p], keys[p] = 0.0, -np.inf
+            columns[r, k], scores[r, k] = pool[first], weights[first] / weights.sum()
+            weights[first], keys[first] = 0.0, -np.inf
 
 
 @njit(cache=True, nogil=True)
