@@ -69,12 +69,12 @@ def test_ratings_that_were_candidates_against_the_network(rows: Any, night: Nigh
     for weight in network.parameters():
         weight.data.zero_()
     network.layers[0].weight.data[0, 0] = network.output.weight.data[0, 0] = 1.0
-    network.start_at(3.0)
-    blob = members.packed(model.dumped(network), {}, Blend({"network": 1.0}, 1.0, 0.0), {})
+    network.constant.data.fill_(3.0)
+    blob = members.packed({"network_squared": model.dumped(network)}, {}, Blend({"network_squared": 1.0}, 1.0, 0.0), {})
     sha256 = model.write(blob, Path(config.paths.models) / "ranker/model.safetensors")
     night.store.put(RANKER_MODELS, [{
         "as_of_date": DAY, "model_id": "ranker", "features": list(FEATURES), "settings": [], "data_versions": [],
-        "processes": 1, "weights": "ranker/model.safetensors", "weights_sha256": sha256, "best_epoch": 1,
+        "processes": 1, "weights": "ranker/model.safetensors", "weights_sha256": sha256, "best_epochs": {},
         "epochs": [], "choices": [], "calibration": [],
     }], {"as_of_date": DAY, "model_id": "ranker"})  # fmt: skip
     mine = {"run_date": DAY, "als_model": "als", "list_kind": "user", "source": "als"}
