@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Trained:
     choices: dict[str, float]
     kinds: dict[str, Kind]
     calibration: list[dict[str, Any]]
-    seconds: dict[str, float]
+    seconds: dict[str, float] = field(compare=False)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ Two kinds: `binary` learns whether a candidate is acted on, over all users alike
 come first (LambdaMART on NDCG; Burges 2010, "From RankNet to LambdaRank to LambdaMART"). Which is better differs by
 log; their mean was never far from the best of them.
 
-xgboost's own Spark estimators start a barrier job per model, two Python processes per worker, and a second parent of
-workers that loads torch again: four models of 43,000 examples took 20 s, of which 8 were spent on trees.
+xgboost's own Spark estimators would start a barrier job per model, two Python processes per worker, and a second parent
+of workers that loads torch again: see teams.py for how the processes that train the network do it.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def test_pooled_are_methods_of_every_cut_and_differences_are_paired(found: Findi
 
 
 def test_users_are_compared_with_segment_popularity_too() -> None:
-    found = findings([cut(CUTS[0], {"nightrec": 0.3, "habit": 0.25, "segment popularity": 0.2}, 3)], 10, 14)
+    found = findings([cut(CUTS[0], {"nightrec": 0.3, "habit": 0.25, "segment popularity": 0.2}, 3, {})], 10, 14)
     over = {one.name: one.over_segment for one in found.slices if one.cut is None}
     assert over["head items"] is None and over["users without events"].users == 10
     assert over["segment $north"].mean == pytest.approx(0.1, abs=0.01) and over["segment $north"].low > 0.08
