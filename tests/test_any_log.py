@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,26 @@ import pytest
 from pyspark.sql import SparkSession
 
 from nightrec import runner
-from nightrec.config import Config
+from nightrec.config import Config, Paths, Spark
+from nightrec.models import ranker_model_id
 from nightrec.night import Books, Night
+from nightrec.pipeline import stage
 from nightrec.store import arrow
 from nightrec.tables import ITEM_PROFILES, PUBLISHED_TOPK, RANKER_MODELS, USER_PROFILES
 
 FIRST, DAYS, K = date(2026, 1, 30), 30, 10
 LAST = FIRST + timedelta(days=DAYS - 1)
+LOCAL = Spark(master="local[2]", partitions=2)
 Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A night that is over: its deployment, how many events were written, and the books of its stages."""
+
+    folder: Path
+    written: int
+    books: list[Books]
 
 
 def event(user: int, item: int, day: int, kind: str = "view", second: int = 0) -> Event:
@@ -98,14 +113,28 @@ LOGS: dict[str, tuple[Callable[[random.Random], Iterator[Event]], int, bool]] = 
 }
 
 
+@pytest.fixture(scope="module")
+def finished(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Finished]:
+    """One night of a log of LOGS, run when it is first asked for."""
+
+    @cache
+    def night_of(name: str) -> Finished:
+        events, items, _ = LOGS[name]
+        folder = tmp_path_factory.mktemp("night")
+        written = write(folder / "raw", list(events(random.Random(5))), items)
+        with Night(spark, small(folder), LAST, warm=True) as night:
+            books = list(runner.run(night, lambda label: nullcontext()))
+        return Finished(folder, written, books)
+
+    return night_of
+
+
 @pytest.mark.parametrize("name", LOGS)
-def test_a_night_of(name: str, spark: SparkSession, config: Config, tmp_path: Path) -> None:
-    events, items, is_learnable = LOGS[name]
-    written = write(tmp_path / "raw", list(events(random.Random(5))), items)
-    with Night(spark, small(config), LAST, warm=True) as night:
-        books = list(runner.run(night, lambda label: nullcontext()))
-        warehouse = night.store.warehouse
-    assert fates(books) == written
+def test_a_night_of(name: str, finished: Callable[[str], Finished]) -> None:
+    *_, items, is_learnable = LOGS[name]
+    night = finished(name)
+    warehouse = small(night.folder).paths.warehouse
+    assert fates(night.books) == night.written
     everybody = arrow(warehouse, USER_PROFILES, {"run_date": LAST}).to_pylist()
     offered = arrow(warehouse, ITEM_PROFILES, {"run_date": LAST}).to_pylist()
     published = arrow(warehouse, PUBLISHED_TOPK, {"list_kind": "user"}).to_pylist()
@@ -117,18 +146,27 @@ def test_a_night_of(name: str, spark: SparkSession, config: Config, tmp_path: Pa
     assert bool(ranker["weights"]) == is_learnable
 
 
-def test_a_night_by_text_vectors_and_values(spark: SparkSession, config: Config, tmp_path: Path) -> None:
-    """A network that reads vectors goes through the same stages, and lists are ordered by what an item is worth."""
-    write(tmp_path / "raw", list(shop(random.Random(5))), 60)
-    given = small(config)
+def test_a_night_by_text_vectors_and_values(
+    finished: Callable[[str], Finished], spark: SparkSession, tmp_path: Path
+) -> None:
+    """A network that reads vectors goes through the same stages, and lists are ordered by what an item is worth.
+
+    Those from its training on, upon a night that is there: the stages before know nothing of the ranker.
+    """
+    folder = tmp_path / "night"
+    shutil.copytree(finished("half of all events on one day").folder, folder)
+    given = small(folder)
     values = {"purchase": 100.0, "click": 1.0}
-    more = {"attention": 5, "loss": "pairwise", "trees": 0, "kind_values": values}
+    more = {"attention": 5, "loss": "pairwise", "kind_values": values}
     given = given.model_copy(update={"ranker": given.ranker.model_copy(update=more)})
-    with Night(spark, given, LAST, warm=True) as night:
-        for _ in runner.run(night, lambda label: nullcontext()):
-            pass
+    trained = LAST - timedelta(days=1)
+    model = ranker_model_id(trained, given)
+    with Night(spark, given, LAST, ranker_model=model) as night:
+        runner.run_stage(night.at(trained), stage("ranker_model"))
+        for name in ("ranked_topk", "audit", "published_topk"):
+            runner.run_stage(night, stage(name))
         warehouse = night.store.warehouse
-    (ranker,) = arrow(warehouse, RANKER_MODELS).to_pylist()
+    (ranker,) = arrow(warehouse, RANKER_MODELS, {"model_id": model}).to_pylist()
     assert dict(ranker["settings"])["encoder"] == given.encoder.id
     assert {"item_profiles", "user_profiles", "item_embeddings", "user_embeddings"} < set(dict(ranker["data_versions"]))
     assert {line["kind"] for line in ranker["calibration"]} == {"any", "view", "click", "purchase"}
@@ -140,11 +178,12 @@ def test_a_night_by_text_vectors_and_values(spark: SparkSession, config: Config,
     assert max(row[0] for row in scores) > 1
 
 
-def small(config: Config) -> Config:
-    """Small models; a week is the horizon of a month."""
+def small(folder: Path) -> Config:
+    """A deployment with small models; a week is the horizon of a month."""
+    config = Config(paths=Paths(**{name: str(folder / name) for name in Paths.model_fields}), spark=LOCAL)
     parts = {
         "als": {"rank": 8, "iterations": 2},
-        "ranker": {"horizon_days": 7, "past_cuts": 2, "epochs": 1, "hidden": (8,), "trees": 0},
+        "ranker": {"horizon_days": 7, "past_cuts": 1, "epochs": 1, "hidden": (8,), "trees": 0},
     }
     return config.model_copy(
         update={name: getattr(config, name).model_copy(update=given) for name, given in parts.items()}
