@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -38,31 +39,37 @@ def airflow(home: Path, toml: Path, *words: str) -> str:
     return ended.stdout
 
 
+def set_up(home: Path, toml: Path) -> None:
+    """What the DAGs' own page names."""
+    airflow(home, toml, "db", "migrate")
+    airflow(home, toml, "pools", "set", "nightrec_warehouse", "1", "one writer per warehouse")
+    airflow(home, toml, "connections", "add", "spark_default", "--conn-type", "spark", "--conn-host", "local[2]")
+
+
 @pytest.mark.timeout(1500)
 def test_the_daily_dag_publishes_what_a_warm_run_publishes(spark: SparkSession, tmp_path: Path) -> None:
     if not AIRFLOW.exists():
         pytest.fail("Airflow's environment is missing: make airflow-install")
     toml, shop = deployment(tmp_path / "warm", users=30, items=40, days=20)
     settings = configuration.load(toml)
-
-    # Models as of the day before, in both deployments: the night's own part begins at the same point.
-    with Night(spark, settings, shop.last - dt.timedelta(days=1)) as before:
-        runner.run_stage(before, stage("clean_events"))
-        for _ in runner.train(before, lambda _: nullcontext()):
-            pass
-    shutil.copytree(toml.parent, tmp_path / "airflow")
-    with Night(spark, settings, shop.last) as night:
-        stages = [books.stage for books in runner.run(night, lambda _: nullcontext())]
-    assert stages == [stage.name for stage in NIGHT]
-
-    home = tmp_path / "airflow-home"
+    home, by_dag = tmp_path / "airflow-home", tmp_path / "airflow/nightrec.toml"
     home.mkdir()
-    by_dag = tmp_path / "airflow/nightrec.toml"
-    # The set-up that the DAGs' own page names.
-    airflow(home, by_dag, "db", "migrate")
-    airflow(home, by_dag, "pools", "set", "nightrec_warehouse", "1", "one writer per warehouse")
-    airflow(home, by_dag, "connections", "add", "spark_default", "--conn-type", "spark", "--conn-host", "local[2]")
-    airflow(home, by_dag, "dags", "test", "nightrec_daily", shop.last.isoformat())
+
+    # Two cores: Airflow is at work beside the warm session.
+    with ThreadPoolExecutor(1) as beside:
+        ready = beside.submit(set_up, home, by_dag)
+        # Models as of the day before, in both deployments: the night's own part begins at the same point.
+        with Night(spark, settings, shop.last - dt.timedelta(days=1)) as before:
+            runner.run_stage(before, stage("clean_events"))
+            for _ in runner.train(before, lambda _: nullcontext()):
+                pass
+        shutil.copytree(toml.parent, by_dag.parent)
+        ready.result()
+        by_airflow = beside.submit(airflow, home, by_dag, "dags", "test", "nightrec_daily", shop.last.isoformat())
+        with Night(spark, settings, shop.last) as night:
+            stages = [books.stage for books in runner.run(night, lambda _: nullcontext())]
+        by_airflow.result()
+    assert stages == [stage.name for stage in NIGHT]
 
     warm, scheduled = (
         store.arrow(warehouse, PUBLISHED_TOPK).sort_by([("list_kind", "ascending"), ("list_key", "ascending")])
