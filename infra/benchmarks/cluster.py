@@ -25,12 +25,12 @@ NOT_COMPARED = {"run_id", "data_versions", "detail"}
 
 
 def run(report: Report, *, smoke: bool) -> None:
-    """One night each on the tests' shop: of 60 users with `smoke`, else of 2,000."""
+    """One night each on the tests' shop: of 60 users and a single past cut with `smoke`, else of 2,000 and three."""
     sys.path.insert(0, str(CHECKOUT / "tests"))
     from spark_commands import standalone_cluster
     from synthetic import deployment
 
-    sizes = {} if smoke else {"users": 2000, "items": 400}
+    sizes = {"days": 18} if smoke else {"users": 2000, "items": 400}
     with tempfile.TemporaryDirectory() as folder:
         alone, cluster, daemons = (Path(folder) / name for name in ("alone", "cluster", "daemons"))
         toml, shop = deployment(alone, **sizes)

@@ -23,8 +23,8 @@ import measure
 from measure import Report, fresh
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# Days of events before the first night: its models learn from two past cuts a week apart.
-BEFORE = 30
+# Days of events before the first night: its models learn from three past cuts a week apart; with `smoke` from one.
+BEFORE, BEFORE_SMOKE = 30, 15
 _COPIED = ("warehouse", "exports")
 
 
@@ -42,7 +42,8 @@ def run(report: Report, *, smoke: bool) -> None:
     """Sixty nights; with `smoke` three."""
     nights, early, rounds = (3, 2, 1) if smoke else (60, 5, 5)
     with tempfile.TemporaryDirectory() as folder:
-        found: Simulated = fresh(simulate, folder, nights, early, rounds).result
+        before = BEFORE_SMOKE if smoke else BEFORE
+        found: Simulated = fresh(simulate, folder, before, nights, early, rounds).result
     case = f"night {nights} beside night {early}"
     total = {}
     for number, runs in found.again.items():
@@ -64,8 +65,8 @@ def versions() -> dict[str, str]:
     return measure.versions("pyspark", "delta-spark", "deltalake")
 
 
-def simulate(folder: str, nights: int, early: int, rounds: int) -> Simulated:
-    """Run the nights one after the other, then the early and the last one again, `rounds` times in turn."""
+def simulate(folder: str, before: int, nights: int, early: int, rounds: int) -> Simulated:
+    """Run the nights after `before` days one after the other, then the early and the last again, `rounds` times."""
     sys.path.insert(0, str(CHECKOUT / "tests"))
     from synthetic import deployment
 
@@ -77,7 +78,7 @@ def simulate(folder: str, nights: int, early: int, rounds: int) -> Simulated:
     from nightrec.tables import PUBLISHED_TOPK
 
     root, found = Path(folder), Simulated(again={early: [], nights: []})
-    toml, shop = deployment(root, users=60, items=80, days=BEFORE + nights)
+    toml, shop = deployment(root, users=60, items=80, days=before + nights)
     settings = configuration.load(toml)
     spark = session(settings.spark, "nights", warm=True)
 
