@@ -31,7 +31,8 @@ def log() -> list[tuple[str, str, int]]:
     """User, item and age in days; some pairs several times, one user with one item, one item not on offer."""
     rng = np.random.default_rng(8)
     events = [(f"u{rng.integers(12)}", ITEMS[rng.integers(7)], int(rng.integers(0, 60))) for _ in range(90)]
-    return [*events, ("one", "i0", 3), ("one", "i7", 1), ("u0", "i6", 0)]
+    edges = [("edge", "i1", 7), ("edge", "i2", 14), ("edge", "i3", 28)]  # a day too old for each window
+    return [*events, *edges, ("one", "i0", 3), ("one", "i7", 1), ("u0", "i6", 0)]
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_items_are_those_of_the_histories(rows: Any, index: Any, monkeypatch: py
             assert found.together[n, m] == len(of[item] & of[other])
     assert found.people == len(users) and found.references.seen.sum() == sum(map(len, of.values()))
     # Segments of some: who has none counts nowhere.
-    segments = {"u0": "b", "u1": "a", "u2": "b", "u9": None}
+    segments = {"u0": "b", "u1": "a", "u2": "b", "u9": None, "edge": "a"}
     named = frame.sparkSession.createDataFrame(list(segments.items()), "user_id string, segment string")
     inside = asof.items(frame.join(named, "user_id", "left"), pa.array(ITEMS))
     assert inside.segment.to_pylist() == ["a", "b"] and (inside.users == found.users).all()
