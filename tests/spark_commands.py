@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 
 
 # Java machines of one stage on tiny data: the second compiler would take half of their core seconds.
-_SHORT = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=256m"
+_SHORT = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
 
 
 def environment(**more: str) -> dict[str, str]:
