@@ -183,7 +183,7 @@ def small(folder: Path) -> Config:
     config = Config(paths=Paths(**{name: str(folder / name) for name in Paths.model_fields}), spark=LOCAL)
     parts = {
         "als": {"rank": 8, "iterations": 2},
-        "ranker": {"horizon_days": 7, "past_cuts": 1, "epochs": 1, "hidden": (8,), "trees": 0},
+        "ranker": {"horizon_days": 7, "past_cuts": 2, "epochs": 1, "hidden": (8,), "trees": 0},
     }
     return config.model_copy(
         update={name: getattr(config, name).model_copy(update=given) for name, given in parts.items()}

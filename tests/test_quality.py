@@ -121,7 +121,7 @@ def test_a_trial_runs_again_what_its_settings_change(spark: SparkSession, shop: 
     # Of each training a run: factors of the past night and of the cut, a ranker for either settings.
     runs = arrow(settings.paths.warehouse, RUNS, columns=["kind", "curves"]).to_pylist()
     assert sorted(row["kind"] for row in runs) == ["als", "als", "ranker", "ranker"]
-    assert all(dict(row["curves"])["valid_ndcg"] for row in runs if row["kind"] == "ranker")
+    assert all(dict(row["curves"])["network_binary/valid_ndcg"] for row in runs if row["kind"] == "ranker")
     _, stages = tried(with_settings(settings, {"als.alpha": 0.1, "als.rank": 2}))
     assert stages.count("candidates") == 2 and not {"item_profiles", "user_embeddings"} & set(stages)
     # Of the trial before, only what this one made anew is left.
