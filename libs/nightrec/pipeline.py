@@ -100,7 +100,7 @@ STAGES = (
         "training",
         ("ranker_examples", "item_profiles", "user_profiles", "item_embeddings", "user_embeddings"),
         ("ranker_models",),
-        "train the ranking network with Horovod",
+        "train networks and trees with Horovod, and choose how they are blended",
     ),
     Stage(
         "ranked_topk",
