@@ -172,7 +172,10 @@ def ablate(
     found: list[bootstrap.Resampled] = []
     seconds = dict.fromkeys((variant.name for variant in asked), 0.0)
     pace = Pace(len(wanted) * len(asked))
+    idle = pace.started
     for night, replayed in protocol.nights(spark, config, wanted, days, watch, tell):
+        # What is left is variants: the nights that they start from do not count.
+        pace.started += time.monotonic() - idle
         offered = judge.offered(night)
         log = judge.Log.of(night, days, offered["item_id"].combine_chunks())
         slices = lists.members(offered["event_count"].to_numpy())
@@ -190,6 +193,7 @@ def ablate(
             seconds[variant.name] += took
             say(f"{variant.name}: {took:.0f} s as of {night.date}; variant {pace.told()}")
         log.users.unpersist()
+        idle = time.monotonic()
     pooled = bootstrap.pooled(found)
     parts = [
         Part(variant.kind, variant.name, ndcg, worth, seconds[variant.name], _items(pooled, variant))
