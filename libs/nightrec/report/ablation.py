@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,25 @@ def render(found: Ablation) -> RenderableType:
             rows.add_row(one.name, f"{one.ours.users:,}", one.figure, *means, spread(one.gain))
         tables += ["", rows] if part.items else []
     return Group(Text(about), *tables)
+
+
+def markdown(logs: Mapping[str, Mapping[str, Any]]) -> str:
+    """What each part is worth, as a table for each log by name, from what `as_dict` gave."""
+    told = []
+    for name, found in logs.items():
+        whole, k = found["whole"], found["k"]
+        about = (
+            f"**{name}**: {found['days']} days after each of {', '.join(found['cuts'])}; everything together has "
+            f"NDCG@{k} {whole['mean']:.3f} for {whole['users']:,} users."
+        )
+        lines = [f"| part | NDCG@{k} | everything has more by | seconds a cut |", "|---|---|---|---|"]
+        for part in found["parts"]:
+            worth = part["worth"]
+            gain = f"{worth['mean']:+.3f} ({worth['low']:+.3f} to {worth['high']:+.3f})"
+            seconds = part["seconds"] / len(found["cuts"])
+            lines.append(f"| {part['name']} | {part['ndcg']['mean']:.3f} | {gain} | {seconds:.0f} |")
+        told.append("\n".join([about, "", *lines]))
+    return "\n\n".join(told) or "Not measured yet."
 
 
 def as_dict(found: Ablation) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from typing import Any
 from nightrec import settings
 from nightrec.contract import Table
 from nightrec.pipeline import STAGES
+from nightrec.report import ablation
 from nightrec.report.quality import quality
 from nightrec.tables import TABLES
 
 README = "README.md"
 RESULTS = "infra/benchmarks/results"
 JUDGED = "infra/quality"
+ABLATED = "infra/quality/ablations"
 REFERENCE = "infra/config/reference.toml"
 _ABOUT_REFERENCE = (
     "Every setting of nightrec.toml, with its default behind a #. `nightrec init` writes this file for a log,\n"
@@ -96,7 +98,9 @@ def _kept(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
 
 
-def readme(text: str, measured: list[dict[str, Any]], judged: list[dict[str, Any]]) -> str:
+def readme(
+    text: str, measured: list[dict[str, Any]], judged: list[dict[str, Any]], ablated: dict[str, dict[str, Any]]
+) -> str:
     """The README with its generated parts made anew; each stands between <!-- name --> and <!-- /name -->.
 
     Raises ValueError where a pair of marks is missing.
@@ -107,6 +111,7 @@ def readme(text: str, measured: list[dict[str, Any]], judged: list[dict[str, Any
         "benchmarks": benchmarks(measured),
         "growth": growth(measured),
         "quality": quality(judged),
+        "ablation": ablation.markdown(ablated),
     }
     for name, made in parts.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -124,7 +129,10 @@ def reference() -> str:
 def generated(root: Path) -> dict[Path, str]:
     """What each generated file of a checkout should hold."""
     file = root / README
-    text = readme(file.read_text(encoding="utf-8"), results(root), _kept(root / JUDGED))
+    ablated = {
+        found.stem: json.loads(found.read_text(encoding="utf-8")) for found in sorted((root / ABLATED).glob("*.json"))
+    }
+    text = readme(file.read_text(encoding="utf-8"), results(root), _kept(root / JUDGED), ablated)
     return {file: text, root / REFERENCE: reference()}
 
 

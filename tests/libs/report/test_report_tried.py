@@ -37,6 +37,11 @@ def test_the_parts_worth_most_come_first_in_their_kind() -> None:
     assert "NDCG@10 0.200 (0.190 to 0.210), 80 times a user in the 14 days after 2 cuts" in told
     order = ("without text", "+0.020 (+0.010 to +0.030)", "without als", "1 past night")
     assert [told.index(line) for line in order] == sorted(told.index(line) for line in order)
+    # The same as Markdown, in the order that was asked.
+    page = ablation.markdown({"shop": ablation.as_dict(found)})
+    assert "**shop**: 14 days after each of 2026-03-01, 2026-03-15; everything together has NDCG@10 0.200" in page
+    assert "| without als | 0.196 | +0.004 (-0.006 to +0.014) | 21 |\n| without text | 0.180 |" in page
+    assert ablation.markdown({}) == "Not measured yet."
     # What texts do for new items stands below.
     assert told.count("items of 1 event") == 1 and "0.300" in told.split("items of 1 event")[1]
     machine = json.loads(json.dumps(ablation.as_dict(found)))
