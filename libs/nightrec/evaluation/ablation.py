@@ -2,8 +2,8 @@
 
 Stages up to the candidates are run once per cut. A variant reads the candidates through a function that leaves its part
 out, labels and learns from what is left, and ranks it: the night's own stages, with the variant's settings. What a
-variant does not change is not made again: examples, and trees that learn from the same ones. So what is measured of a
-source is what would be lost if it named no item and told the ranker nothing, not what its work costs.
+variant does not change is not made again: examples of the same candidates. So what is measured of a source is what
+would be lost if it named no item and told the ranker nothing, not what its work costs.
 """
 
 from __future__ import annotations

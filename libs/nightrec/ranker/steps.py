@@ -59,9 +59,7 @@ class Units:
             if not len(rated):
                 raise BadInput('ranker_examples: ranker.loss = "squared" learns from ratings, and no example has one')
             return cls(rated)
-        starts = np.flatnonzero(np.diff(split.lists, prepend=-1)).astype(np.int32)
-        lengths = np.diff(starts, append=np.int32(len(split)))
-        positives = np.add.reduceat(split.labels, starts)
+        starts, lengths, positives = _lists(split)
         weights = np.where(positives < lengths, np.minimum(positives, MOST_WEIGHT), 0).astype(np.float32)
         if not weights.any():
             raise BadInput(
@@ -108,13 +106,17 @@ class Units:
         return rows, np.repeat(numbers, lengths), self.weights[units]
 
 
+def _lists(split: Split) -> tuple[Ints, Ints, Floats]:
+    """Of each list the row it starts at, how many rows it has, and how many positives."""
+    starts = np.flatnonzero(np.diff(split.lists, prepend=-1)).astype(np.int32)
+    positives = np.add.reduceat(split.labels, starts) if len(starts) else split.labels
+    return starts, np.diff(starts, append=np.int32(len(split))), positives
+
+
 def has_comparison(split: Split) -> bool:
     """Whether a list has both a positive and another: what is learned within lists needs one."""
-    starts = np.flatnonzero(np.diff(split.lists, prepend=-1))
-    if not len(starts):
-        return False
-    positives = np.add.reduceat(split.labels, starts)
-    return bool(((positives > 0) & (positives < np.diff(starts, append=len(split)))).any())
+    _, lengths, positives = _lists(split)
+    return bool(((positives > 0) & (positives < lengths)).any())
 
 
 def log_shares(items: Ints, train: Split) -> Floats:
