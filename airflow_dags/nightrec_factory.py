@@ -27,7 +27,7 @@ from airflow.sdk import DAG, CronDataIntervalTimetable, Param
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from nightrec.config import Ranker
-from nightrec.pipeline import SAME_DATE, Stage, Step
+from nightrec.pipeline import Stage, Step
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 CONFIG = os.environ.get("NIGHTREC_CONFIG") or str(CHECKOUT / "var/demo/nightrec.toml")
@@ -68,11 +68,6 @@ def night(asked: str | None, logical_date: datetime | None) -> str:
     return logical_date.date().isoformat()
 
 
-def days_before(day: str, days: int) -> str:
-    """The date some days before."""
-    return (date.fromisoformat(day) - timedelta(days=days)).isoformat()
-
-
 def deployment_dag(
     name: str, cron: str, doc: str, fixed_config: bool = False, more: Mapping[str, Param] | None = None
 ) -> DAG:
@@ -102,20 +97,19 @@ def deployment_dag(
             ),
             **(more or {}),
         },
-        user_defined_macros={"night": night, "days_before": days_before},
+        user_defined_macros={"night": night},
     )
 
 
-def spark_job(stage: Stage, label: str = "", before: int = 0, replay: bool = False) -> NightrecJob:
-    """One stage as a task. `before`: days before the night for which it runs; a replay uses factors of its own date,
-    and does nothing where the log begins too late for the training to learn from it."""
-    day = f"{{{{ days_before({NIGHT}, {before}) }}}}" if before else f"{{{{ {NIGHT} }}}}"
-    past = ["--als-model", SAME_DATE, "--training", f"{{{{ {NIGHT} }}}}"] if replay else []
+def spark_job(stage: Stage, label: str = "", cut: int = 0) -> NightrecJob:
+    """One stage as a task. `cut`: for the past night of that number before the training as of the night; the job knows
+    its date, and does nothing where the log begins too late for the training to learn from it."""
+    day = f"{{{{ {NIGHT} }}}}"
     return NightrecJob(
         task_id=label or stage.name,
-        name=f"nightrec {stage.name} {day}",
+        name=f"nightrec {label or stage.name} {day}",
         application=str(CHECKOUT / "jobs" / f"{stage.name}.py"),
-        application_args=["--config", "{{ params.config }}", "--date", day, *past],
+        application_args=["--config", "{{ params.config }}", "--date", day, *(["--cut", str(cut)] if cut else [])],
         conn_id="spark_default",
         # Retries belong to Airflow alone.
         conf={"spark.yarn.maxAppAttempts": "1"},
@@ -137,14 +131,11 @@ def training_tasks(steps: Sequence[Step]) -> None:
 
     The new item factors come last: no night finds them beside a ranker of an earlier training.
     """
-    tasks = [spark_job(step.stage, step.label, step.days_before, step.replay) for step in steps]
+    tasks = [spark_job(step.stage, step.label, step.cut) for step in steps]
     for n, step in enumerate(steps):
-        learns = step.days_before == 0
         for task, earlier in zip(tasks[:n], steps[:n], strict=True):
-            feeds = set(earlier.stage.writes) & set(step.stage.reads) and (
-                learns or earlier.days_before == step.days_before
-            )
-            if feeds or (learns and earlier.days_before == 0):
+            feeds = set(earlier.stage.writes) & set(step.stage.reads) and step.cut in (0, earlier.cut)
+            if feeds or (not step.cut and not earlier.cut):
                 task >> tasks[n]
 
 
@@ -166,12 +157,14 @@ def tuning_task() -> NightrecCommand:
     )
 
 
-def ranker_settings() -> Ranker:
-    """The deployment's `ranker` section; the defaults where its TOML cannot be read: its jobs will say so."""
+def past_cuts() -> int:
+    """How many the deployment's `ranker` section asks for; the default where its TOML cannot be read: its jobs will say
+    so."""
     try:
-        return Ranker.model_validate(tomllib.loads(Path(CONFIG).read_text(encoding="utf-8")).get("ranker", {}))
+        settings = tomllib.loads(Path(CONFIG).read_text(encoding="utf-8")).get("ranker", {})
+        return Ranker.model_validate(settings).past_cuts
     except (OSError, ValueError):
-        return Ranker()
+        return Ranker().past_cuts
 
 
 def flow(stages: Sequence[Stage]) -> str:

@@ -22,6 +22,7 @@ from nightrec.tables import (
 def run(night: Night) -> None:
     """Gather the item side, nominate for every list, and replace the night's partition for its factors."""
     settings, model, encoder = night.config, night.als_model, night.config.encoder.id
+    sources = settings.candidates.resolved
     inputs = nominating.Inputs(
         night.events(),
         night.read(ITEM_PROFILES),
@@ -31,19 +32,19 @@ def run(night: Night) -> None:
         night.read(ITEM_EMBEDDINGS, {"encoder": encoder}),
         night.read(USER_EMBEDDINGS, {"run_date": night.date, "encoder": encoder}),
     )
-    rows = nominating.item_rows(inputs)
-    days, partitions = settings.profiles.recent_days, settings.spark.partitions
+    rows = nominating.item_rows(inputs, vectors=sources.text > 0)
+    days, partitions = settings.profiles.recent, settings.spark.partitions
     # Read several times: for counts, for neighbours, for what to mask.
-    users = histories(inputs.events, rows["item_id"], night.date, days, settings.candidates).persist()
+    users = histories(inputs.events, rows["item_id"], night.date, days, sources).persist()
     try:
         items = nominating.catalogue(
-            rows, users, inputs.user_profiles, settings.candidates, run_date=night.date, partitions=partitions,
+            rows, users, inputs.user_profiles, sources, run_date=night.date, partitions=partitions,
             clock=night.clock,
         )  # fmt: skip
         frame = nominating.candidates(
             nominating.lists(inputs, users, settings.profiles.recent_items, users_only=night.is_replay),
             items,
-            settings.candidates,
+            sources,
             k=settings.lists.k,
             run_date=night.date,
             als_model=model,

@@ -12,13 +12,20 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+import pyarrow.compute as pc
+from pyspark.sql import functions as F
+
 from nightrec import adaptive, raw
+from nightrec.config import HORIZON
 from nightrec.errors import BadInput
+from nightrec.events import evidence
 from nightrec.events.clean import classified, clean_events, fate_counts, in_few_files, rejected_events
-from nightrec.events.repeats import repeats, span
 from nightrec.night import Night, main
+from nightrec.profiles.items import item_text
+from nightrec.profiles.text import tidy
+from nightrec.serving.keywords import words
 from nightrec.store import arrow
-from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS
+from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS, WINDOWS
 
 
 def run(night: Night) -> None:
@@ -49,22 +56,69 @@ def clean(night: Night, dates: Sequence[date], before: Sequence[date]) -> None:
 
 
 def decide(night: Night) -> None:
-    """Book how often people come back to items, once the log is long enough to show it: see nightrec.adaptive.
+    """Book what the log shows of settings that nobody has set (see nightrec.adaptive), and tell what it decides.
 
-    Once: a later night books nothing, the same night again the same.
+    Once the log is long enough to show it, and again when it has doubled; the same night again books the same.
     """
-    books = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
-    before = [row for row in books if row["fate"] in (adaptive.LATER, adaptive.REPEATED)]
-    for row in before:
+    every = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
+    books = [row for row in every if row["fate"] == adaptive.SHOWN]
+    for row in books:
         if row["run_date"] == night.date:
-            night.book(row["fate"], row["row_count"])
-    # Past the books: a night that decides nothing has read nothing.
-    arrived = night.store.read(CLEAN_EVENTS).where(f"ingest_date <= DATE '{night.date}'")
-    days = None if before else span(arrived)
-    if days and (days[1] - days[0]).days + 1 >= adaptive.DAYS:
-        later, repeated = repeats(night.events(), *days)
-        night.book(adaptive.LATER, later)
-        night.book(adaptive.REPEATED, repeated)
+            night.book(adaptive.SHOWN, row["row_count"], row["reason"])
+    before = adaptive.shown(books)
+    length = before.get(adaptive.LOG_DAYS, 0)
+    # As long as the log is now at most: a night that decides nothing reads nothing.
+    at_most = length + (night.date - max((row["run_date"] for row in books), default=date.min)).days
+    asks_of_repeats = adaptive.LATER not in before and at_most >= adaptive.DAYS
+    has_doubled = at_most >= max(adaptive.FEWEST_DAYS, 2 * length)
+    if not asks_of_repeats and not has_doubled:
+        return
+    # Past the books: what is looked at is no input of the stage.
+    days = evidence.span(night.store.read(CLEAN_EVENTS).where(f"ingest_date <= DATE '{night.date}'"))
+    length = (days[1] - days[0]).days + 1 if days else 0
+    shown: dict[str, int] = {}
+    if days and asks_of_repeats and length >= adaptive.DAYS:
+        shown |= repeated(night, *days)
+    if days and has_doubled and length >= max(adaptive.FEWEST_DAYS, 2 * before.get(adaptive.LOG_DAYS, 0)):
+        shown |= {adaptive.LOG_DAYS: length, **moved(night, *days), **alike(night)}
+    for name, count in shown.items():
+        night.book(adaptive.SHOWN, count, name)
+    for sentence in adaptive.told(shown, night.asked):
+        night.tell(sentence)
+
+
+def repeated(night: Night, first: date, last: date) -> dict[str, int]:
+    """How often people come back to items."""
+    if night.asked.candidates.repeats_allowed is not None:
+        return {}
+    later, again = evidence.repeats(night.events(), first, last)
+    return {adaptive.LATER: later, adaptive.REPEATED: again}
+
+
+def moved(night: Night, first: date, last: date) -> dict[str, int]:
+    """Who comes back within how many days, how long what is popular stays so, and how things are rated."""
+    events, found = night.events(), {}
+    if night.asked.ranker.horizon_days is None:
+        found = dict(zip(adaptive.RETURNED.values(), evidence.returning(events, last, adaptive.HORIZONS), strict=True))
+    if night.asked.profiles.recent_days is None:
+        ahead = min(HORIZON, max((last - first).days // 4, 1))
+        hits = evidence.foretold(events, first, last, WINDOWS, ahead)
+        found |= dict(zip(adaptive.FORETOLD.values(), hits, strict=True))
+    return found | dict(zip((adaptive.RATED, adaptive.LOW), evidence.ratings(events), strict=True))
+
+
+def alike(night: Night) -> dict[str, int]:
+    """Whether texts say anything of what users take up; nothing without a catalogue."""
+    snapshot = raw.items(night.spark, night.config.paths.raw, night.date)
+    if night.asked.candidates.texts is not None or snapshot is None:
+        return {}
+    title = F.coalesce(tidy(F.col("title")), F.col("item_id"))
+    with raw.readable():
+        items = snapshot.rows.select("item_id", item_text(title).alias("text")).toArrow().sort_by("item_id")
+    taken = evidence.taken_up(night.events())
+    at = pc.index_in(taken["item_id"], value_set=items["item_id"].combine_chunks()).fill_null(-1).to_numpy()
+    pairs, times = evidence.likeness(taken, at, words(items["item_id"], items["text"]))
+    return {adaptive.PAIRS: pairs, adaptive.LIKENESS: round(100 * times)}
 
 
 def plan(night: Night) -> tuple[list[date], list[date]]:

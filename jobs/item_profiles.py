@@ -20,7 +20,7 @@ def run(night: Night) -> None:
         catalogue = raw.items(night.spark, night.config.paths.raw, night.date)
         listed = catalogue.rows if catalogue else None
         night.replace(
-            ITEM_PROFILES, item_profiles(listed, night.events(), night.date, night.config.profiles.recent_days)
+            ITEM_PROFILES, item_profiles(listed, night.events(), night.date, night.config.profiles.recent)
         )
     for reason, lines in (catalogue.rejected() if catalogue else {}).items():
         night.book("rejected", lines, reason)

@@ -21,7 +21,7 @@ def run(night: Night) -> None:
             night.events(),
             night.read(ITEM_PROFILES),
             night.date,
-            recent_days=settings.recent_days,
+            recent_days=settings.recent,
             recent_items=settings.recent_items,
             segment_attribute=settings.segment_attribute,
             eligible_days=settings.eligible_days,

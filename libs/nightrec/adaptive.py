@@ -1,53 +1,145 @@
-"""Settings that the log decides where nobody has set them: once, by a rule, and told with its reason.
+"""Settings that the log decides where nobody has set them, each by a rule of what the log shows, told with its reason.
 
-The decision is in the books of clean_events, so that every night and every past night rebuilt for training keeps it,
-in whatever process it runs. Whoever wants it otherwise sets the setting.
+What the log shows is in the books of clean_events (`SHOWN`, counts by name), so that every night and every past night
+rebuilt for training decides alike, in whatever process it runs. Whether people come back to items is looked at once,
+for good: ranker and lists must not turn around between them. All else is looked at anew whenever the log has doubled.
+Whoever wants it otherwise sets the setting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from nightrec.config import Config
+from nightrec.config import HORIZON, RECENT_DAYS, Config
+from nightrec.tables import WINDOWS
 
 # Of the events of the log's later half, the share of an item that the user had acted on on an earlier day, beyond which
 # people come back to items: 0 for ratings of films, beyond a half for groceries.
 REPEATS_SHARE = 0.3
-# A log of fewer days does not show yet whether people come back.
-DAYS = 28
-# Fates in the books of clean_events.
-LATER, REPEATED = "later_event", "repeat"
+# A log of fewer days does not show yet whether people come back to items; one of fewer than the second, nothing at all.
+DAYS, FEWEST_DAYS = 28, 4
+# What may be a horizon: so many days after a cut.
+HORIZONS = (1, 3, 7, 14, 28)
+# Users who came back within a horizon: fewer teach a ranker too little (350 in one window misjudged methods).
+ENOUGH_USERS = 200
+# How many times more alike the texts of what a user takes up on different days must be than by chance. A shop: 1.5;
+# films by title and genre: 1.01, and lists are better without (NDCG@10 .402 and .393).
+ALIKE = 1.2
+# Pairs of items below which nothing is said of texts.
+ENOUGH_PAIRS = 200
+# By how much another window of popularity must foretell more than the usual one.
+BETTER = 1.02
+
+# The fate of the books' lines, and the names of what is counted.
+SHOWN = "shown"
+LOG_DAYS, LATER, REPEATED = "days of the log", "later events", "later events of an item of an earlier day"
+RETURNED = {days: f"users who came back within {days} days" for days in HORIZONS}
+FORETOLD = {days: f"user-days foretold by popularity of {days} days" for days in WINDOWS}
+PAIRS, LIKENESS = "pairs of items by a user on different days", "percent that their texts are as alike as by chance"
+RATED, LOW = "ratings", "ratings in the lower half of their range"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A setting (section, key), its value, and why."""
+
+    section: str
+    key: str
+    value: bool | int
+    why: str
 
 
 def is_open(config: Config) -> bool:
     """Whether the log is asked anything."""
-    return config.candidates.repeats_allowed is None
+    return None in (
+        config.candidates.repeats_allowed, config.candidates.texts, config.ranker.horizon_days,
+        config.profiles.recent_days,
+    )  # fmt: skip
+
+
+def shown(books: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """What `books` (rows of LEDGER) hold of the log: of each count the latest."""
+    rows = sorted((row for row in books if row["fate"] == SHOWN), key=lambda row: row["run_date"])
+    return {row["reason"]: row["row_count"] for row in rows}
 
 
 def adapted(config: Config, books: Iterable[Mapping[str, Any]]) -> Config:
-    """The config with what the `books` (rows of LEDGER) decided; as it is where they have decided nothing yet."""
-    counts = {row["fate"]: row["row_count"] for row in books if row["fate"] in (LATER, REPEATED)}
-    if not is_open(config) or LATER not in counts:
-        return config
-    allowed = repeats_allowed(counts[LATER], counts[REPEATED])
-    return config.model_copy(update={"candidates": config.candidates.model_copy(update={"repeats_allowed": allowed})})
-
-
-def repeats_allowed(later: int, repeated: int) -> bool:
-    """Whether so many repeats among so many later events say that people come back to items."""
-    return repeated > REPEATS_SHARE * later
-
-
-def told(lines: Iterable[tuple[str, str, int]]) -> str | None:
-    """What the books of a stage (fate, reason, rows) have just decided, and why, in a sentence; None for nothing."""
-    counts = {fate: rows for fate, _, rows in lines if fate in (LATER, REPEATED)}
-    if LATER not in counts:
-        return None
-    later, repeated = counts[LATER], counts[REPEATED]
-    allowed = str(repeats_allowed(later, repeated)).lower()
-    return (
-        f"Nothing sets candidates.repeats_allowed, so the log decides, for good: {allowed}, as {repeated / later:.0%} "
-        "of the events in its later half are of an item that the user had acted on on an earlier day "
-        f"(beyond {REPEATS_SHARE:.0%}, lists may hold such items)."
+    """The config with what the `books` decided; as it is where they have decided nothing yet."""
+    sections: dict[str, dict[str, Any]] = {}
+    for decision in decisions(shown(books), config.ranker.past_cuts):
+        if getattr(getattr(config, decision.section), decision.key) is None:
+            sections.setdefault(decision.section, {})[decision.key] = decision.value
+    return config.model_copy(
+        update={name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
     )
+
+
+def decisions(counts: Mapping[str, int], past_cuts: int) -> list[Decision]:
+    """What follows from what the log shows."""
+    found = []
+    if counts.get(LATER):
+        share, beyond = counts[REPEATED] / counts[LATER], f"beyond {REPEATS_SHARE:.0%}"
+        found.append(Decision(
+            "candidates", "repeats_allowed", counts[REPEATED] > REPEATS_SHARE * counts[LATER],
+            f"{share:.0%} of the events in its later half are of an item that the user had acted on on an earlier day "
+            f"({beyond}, lists may hold such items)",
+        ))  # fmt: skip
+    if LOG_DAYS in counts:
+        found.append(_horizon(counts, past_cuts))
+    if FORETOLD[RECENT_DAYS] in counts:
+        found.append(_recent(counts))
+    if counts.get(PAIRS, 0) >= ENOUGH_PAIRS:
+        times = counts[LIKENESS] / 100
+        found.append(Decision(
+            "candidates", "texts", times >= ALIKE,
+            f"the texts of items that a user takes up on different days are {times:.2f} times as alike as those of any "
+            f"two (from {ALIKE} on, texts nominate)",
+        ))  # fmt: skip
+    return found
+
+
+def _horizon(counts: Mapping[str, int], past_cuts: int) -> Decision:
+    """Two weeks; fewer days where the log is short, more where few users come back within them."""
+    days = counts[LOG_DAYS]
+    fitting = [n for n in HORIZONS if n * (past_cuts + 1) <= days] or [HORIZONS[0]]
+    usual = max(n for n in fitting if n <= HORIZON)
+    longer = [n for n in fitting if n >= usual]
+    value = next((n for n in longer if counts.get(RETURNED[n], 0) >= ENOUGH_USERS), longer[-1])
+    why = f"{counts.get(RETURNED[value], 0):,} users came back within {value} days"
+    if value < HORIZON:
+        why += f", and {past_cuts} cuts of more days do not fit into the log's {days}"
+    elif value > HORIZON:
+        why += f", {counts.get(RETURNED[usual], 0):,} within {usual}: {ENOUGH_USERS} are wanted"
+    return Decision("ranker", "horizon_days", value, why)
+
+
+def _recent(counts: Mapping[str, int]) -> Decision:
+    """The window whose popular items are taken up most afterwards; the usual one unless another is clearly better."""
+    usual = counts[FORETOLD[RECENT_DAYS]]
+    best = max(WINDOWS, key=lambda days: (counts.get(FORETOLD[days], 0), -abs(days - RECENT_DAYS)))
+    value = best if counts[FORETOLD[best]] > BETTER * usual else RECENT_DAYS
+    share = counts[FORETOLD[best]] / max(usual, 1) - 1
+    why = f"what was popular in {best} days foretells {share:.1%} more than what was in {RECENT_DAYS}"
+    if value == RECENT_DAYS:
+        why = f"{why}, less than {BETTER - 1:.0%}" if share > 0 else "no other window foretells more"
+    return Decision("profiles", "recent_days", value, why)
+
+
+def told(counts: Mapping[str, int], config: Config) -> list[str]:
+    """What the log, which shows these counts, has just decided of a config's open settings, and why, a sentence each;
+    and what its ratings are taken for."""
+    found = [
+        f"Nothing sets {one.section}.{one.key}, so the log decides: {str(one.value).lower()}, as {one.why}."
+        for one in decisions(counts, config.ranker.past_cuts)
+        if getattr(getattr(config, one.section), one.key) is None
+    ]
+    if counts.get(RATED):
+        least = config.events.min_positive_rating
+        taken = f"those below events.min_positive_rating = {least:g} count as seen, not as liked"
+        found.append(
+            f"Of {counts[RATED]:,} ratings {counts[LOW] / counts[RATED]:.0%} lie in the lower half of their range; "
+            + (taken if least > 0 else "all count as interest, for lists foretell what is taken up") + "."
+        )
+    return found

@@ -18,6 +18,9 @@ from nightrec.tables import EVENT_TYPES
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+# Days that settings have which nobody set and the log has not decided yet (nightrec.adaptive).
+HORIZON, RECENT_DAYS = 14, 28
 EventType = Literal["view", "click", "like", "dislike", "favourite", "comment", "rating", "purchase", "impression"]
 
 
@@ -93,8 +96,10 @@ class Events(_Section):
 class Profiles(_Section):
     """How items and users are described as of a night."""
 
-    recent_days: Positive = Field(
-        28, description="window of recent counts and of recent popularity, in days up to the night"
+    recent_days: Positive | None = Field(
+        None,
+        description="window of recent counts, recent popularity and trends, in days up to the night; not set, the log "
+        "decides by which foretells best what is taken up: 28 unless 1, 3, 7, 14 or 56 are clearly better",
     )
     recent_items: Positive = Field(
         50, description="latest distinct items kept per user, which speak for the user's taste"
@@ -105,6 +110,11 @@ class Profiles(_Section):
     eligible_days: Positive = Field(
         36500, description="users whose last event is older get no list; users of the snapshot without events do"
     )
+
+    @property
+    def recent(self) -> int:
+        """`recent_days`, whether or not it has been decided."""
+        return self.recent_days or RECENT_DAYS
 
 
 class Horovod(_Section):
@@ -184,6 +194,11 @@ class Candidates(_Section):
     bm25: Count = Field(60, description="by the same, weighed by how rare users and items are")
     linear: Count = Field(60, description="by the linear model over items that is best in closed form")
     transitions: Count = Field(60, description="by what the same users took up next")
+    texts: bool | None = Field(
+        None,
+        description="whether text and keywords nominate; not set, the log decides: if the texts of what a user takes "
+        "up on different days are more alike than those of any two items",
+    )
     text: Count = Field(30, description="by texts near the recent items', as BERT reads them")
     keywords: Count = Field(30, description="by the words that texts share with the recent items'")
     attributes: Count = Field(30, description="by the categories, tags and attributes shared with the recent items")
@@ -246,6 +261,11 @@ class Candidates(_Section):
             return value
         return [{"item": pick} if isinstance(pick, str) else pick for pick in value]
 
+    @property
+    def resolved(self) -> Candidates:
+        """With the sources that `texts` switches off at 0."""
+        return self.model_copy(update={"text": 0, "keywords": 0}) if self.texts is False else self
+
     def picks(self, run_date: date) -> tuple[Pick, ...]:
         """The editorial picks of the day after a night, on which its lists are read, in order; an item once."""
         day = run_date + timedelta(days=1)
@@ -259,7 +279,11 @@ class Candidates(_Section):
 class Ranker(_Section):
     """The network that orders candidates, trained by Horovod."""
 
-    horizon_days: Positive = Field(14, description="what a user does in this many days after a cut makes the labels")
+    horizon_days: Positive | None = Field(
+        None,
+        description="what a user does in this many days after a cut makes the labels; not set, the log decides: 14, "
+        "fewer where it is short, 28 where few users come back within 14",
+    )
     past_cuts: Positive = Field(
         3,
         description="cuts one horizon apart, as many of these as have a horizon of events before them; each but the "
@@ -314,7 +338,17 @@ class Ranker(_Section):
     blend: Literal["best", "network", "trees", "all"] = Field(
         "best", description="whose scores are averaged; best: all, unless others order the past cuts clearly better"
     )
+    coverage_price: Share = Field(
+        0.002,
+        description="share of the NDCG on the past cuts that may be given for lists that hold more of the catalogue: "
+        "as much is taken off the scores of popular items",
+    )
     seed: int = 17
+
+    @property
+    def horizon(self) -> int:
+        """`horizon_days`, whether or not it has been decided."""
+        return self.horizon_days or HORIZON
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -396,7 +430,7 @@ class Config(_Section):
 
         Those with a horizon of the log, which begins at `first`, before them; in a shorter log the last alone.
         """
-        step = timedelta(days=self.ranker.horizon_days)
+        step = timedelta(days=self.ranker.horizon)
         cuts = [as_of - step * n for n in range(self.ranker.past_cuts, 0, -1)]
         return [cut for cut in cuts if cut - step >= first] or cuts[-1:]
 

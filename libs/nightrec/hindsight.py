@@ -28,7 +28,7 @@ def quality(night: Night) -> Quality | None:
     Only items that the night could have listed count (not those acted on before, unless repeats are allowed). None
     where no later day has arrived, or nobody with a list did anything new.
     """
-    days = night.config.ranker.horizon_days
+    days = night.config.ranker.horizon
     last = night.date + timedelta(days=days)
     dates = [day for day in raw.ingest_dates(night.config.paths.raw, "events") if night.date < day <= last]
     if not dates:

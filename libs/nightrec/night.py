@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ HISTORY = ("ingest_date", "event_date", "event_ts", "user_id", "item_id", "event
 @dataclass(frozen=True)
 class Books:
     """What one stage did: the lines of its ledger, how long it took, and for how much of it no Spark task ran; where it
-    told its `parts` by name, the seconds of each, most first (see stopwatch)."""
+    told its `parts` by name, the seconds of each, most first (see stopwatch); and what it `said`, sentences."""
 
     stage: str
     date: date
@@ -47,6 +47,7 @@ class Books:
     seconds: float
     overhead: float
     parts: tuple[tuple[str, float], ...] = ()
+    said: tuple[str, ...] = ()
 
     def rows(self, fate: str) -> int:
         """Rows of a fate, over all its reasons."""
@@ -84,6 +85,7 @@ class Night:
         self._ranker_argument = ranker_model
         self._pinned: dict[str, str] | None = None
         self._lines: dict[tuple[date, str, str], int] = {}
+        self._said: list[str] = []
         self.clock: Stopwatch  # of the stage that runs
 
     def at(self, night: date, als_model: str | None = None) -> Night:
@@ -95,6 +97,10 @@ class Night:
         """The same night with other settings, likewise."""
         als, ranker, views = self._als_argument, self._ranker_argument, self._views
         return Night(self.spark, config, self.date, als, ranker, self.store, warm=self.warm, views=views)
+
+    def cut(self, number: int) -> Night:
+        """The past night so many horizons before the training as of this one, with factors of its own date."""
+        return self.at(self.date - timedelta(days=number * self.config.ranker.horizon), SAME_DATE)
 
     @property
     def als_model(self) -> str:
@@ -153,13 +159,24 @@ class Night:
         key = (ingest_date or self.date, fate, reason)
         self._lines[key] = self._lines.get(key, 0) + rows
 
+    def tell(self, sentence: str) -> None:
+        """A sentence for people, below the line of the running stage."""
+        self._said.append(sentence)
+
+    def decide(self) -> None:
+        """Take over what the log has decided of settings that nobody has set."""
+        if adaptive.is_open(self.asked):
+            columns = ["run_date", "fate", "reason", "row_count"]
+            books = arrow(self.store.warehouse, LEDGER, {"stage": CLEAN_EVENTS.stage}, columns)
+            self.config = adaptive.adapted(self.asked, books.to_pylist())
+
     def run(self, stage: str, job: Callable[[Night], None]) -> Books:
         """Run one stage and commit its books to the ledger, after its table."""
         self._lines.clear()
+        self._said.clear()
         self.clock = Stopwatch(self.spark)
         if adaptive.is_open(self.config):
-            books = arrow(self.store.warehouse, LEDGER, {"stage": "clean_events"}, ["fate", "row_count"])
-            self.config = adaptive.adapted(self.config, books.to_pylist())
+            self.decide()
         started, tasks = time.monotonic(), TaskClock(self.spark)
         try:
             job(self)
@@ -167,10 +184,14 @@ class Night:
             self._commit_books(stage)  # a refused night has books too: they say which check refused it
             raise
         self._commit_books(stage)
+        if stage == CLEAN_EVENTS.stage:
+            self.decide()
         lines = tuple((fate, reason, count) for (_, fate, reason), count in sorted(self._lines.items()))
         seconds = time.monotonic() - started
         overhead = max(0.0, seconds - tasks.seconds())
-        return Books(stage, self.date, lines, seconds, overhead, tuple(self.clock.seconds().items()))
+        return Books(
+            stage, self.date, lines, seconds, overhead, tuple(self.clock.seconds().items()), tuple(self._said)
+        )
 
     def _commit_books(self, stage: str) -> None:
         rows: list[dict[str, Any]] = [
@@ -206,9 +227,9 @@ def parser(about: str) -> argparse.ArgumentParser:
     )
     arguments.add_argument("--ranker-model", metavar="ID", help="ranker to use")
     arguments.add_argument(
-        "--training", type=_date, metavar="YYYY-MM-DD",
-        help="--date is a past night, rebuilt for the training as of this date: nothing is done where the log does not "
-        "reach back so far that the training learns from it",
+        "--cut", type=int, metavar="N",
+        help="rebuild the N-th past night, counted back from the training as of --date, with factors of its own date: "
+        "nothing is done where the log does not reach back so far that the training learns from it",
     )  # fmt: skip
     return arguments
 
@@ -229,13 +250,14 @@ def main(job: Callable[[Night], None], argv: Sequence[str] | None = None) -> Non
         settings = configuration.load(options.config)
         spark = session(settings.spark, f"nightrec {stage} {options.date}")
         with Night(spark, settings, options.date, options.als_model, options.ranker_model) as night:
-            reached = not options.training or night.date in night.at(options.training).training_cuts()
-            books = night.run(stage, job if reached else _unreached)
+            night.decide()
+            asked = night.cut(options.cut) if options.cut else night
+            books = asked.run(stage, job if asked is night or asked.date in night.training_cuts() else _unreached)
     except NightrecError as error:
         print(f"{stage} {options.date}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     print(
-        f"{stage} {options.date}: "
+        f"{stage} {books.date}: "
         + ", ".join(f"{fate} {reason} {rows}".replace("  ", " ") for fate, reason, rows in books.lines)
     )
 

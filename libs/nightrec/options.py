@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console, RenderableType
 
-from nightrec import adaptive
-
 if TYPE_CHECKING:
     from nightrec.night import Books
 
@@ -22,7 +20,7 @@ def tell(console: Console, books: Books) -> None:
     """Print a stage's line as it ends, what its parts took, and what it decided of settings left to the log."""
     from nightrec.report.night import parts_line, stage_line
 
-    for line in (stage_line(books), parts_line(books), adaptive.told(books.lines)):
+    for line in (stage_line(books), parts_line(books), *books.said):
         if line:
             console.print(line, soft_wrap=True)
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import Literal
-
-from nightrec.config import Ranker
 
 # What --als-model says where a stage must use the factors trained as of its own date: the nights that training replays.
 SAME_DATE = "same-date"
@@ -148,20 +145,15 @@ def stage(name: str) -> Stage:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a training run: days before the training date, and whether it replays a past night."""
+    """One stage of a training run: for its own date, or of the `cut`-th past night before it, which it replays."""
 
     stage: Stage
-    days_before: int
-    replay: bool
-
-    def date(self, as_of: date) -> date:
-        """The date the step runs for, in a training as of a date."""
-        return as_of - timedelta(days=self.days_before)
+    cut: int = 0
 
     @property
     def label(self) -> str:
         """A name that is unique in the run."""
-        return f"{self.stage.name}_{self.days_before}_days_before" if self.days_before else self.stage.name
+        return f"{self.stage.name}_of_cut_{self.cut}" if self.cut else self.stage.name
 
 
 # What a past night must be rebuilt of before its candidates can teach the ranker.
@@ -176,11 +168,7 @@ _REPLAYED = (
 )
 
 
-def training(ranker: Ranker) -> tuple[Step, ...]:
+def training(past_cuts: int) -> tuple[Step, ...]:
     """The steps of a training: rebuild past cuts with factors of their own date, learn from them, factorize anew."""
-    days = [ranker.horizon_days * n for n in range(ranker.past_cuts, 0, -1)]
-    replays = [Step(stage(name), before, replay=True) for before in days for name in _REPLAYED]
-    return (
-        *replays,
-        *(Step(stage(name), 0, replay=False) for name in ("ranker_examples", "ranker_model", "als_item_factors")),
-    )
+    replays = [Step(stage(name), cut) for cut in range(past_cuts, 0, -1) for name in _REPLAYED]
+    return (*replays, *(Step(stage(name)) for name in ("ranker_examples", "ranker_model", "als_item_factors")))

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from nightrec import models
 from nightrec.night import Books, Night
-from nightrec.pipeline import NIGHT, SAME_DATE, Stage, training
+from nightrec.pipeline import NIGHT, Stage, training
 from nightrec.session import wake_workers
 
 # Called with a stage's label when it starts; the context it returns ends with the stage.
@@ -27,8 +27,8 @@ def train(night: Night, watch: Watch, replayed: Container[date] = ()) -> Iterato
     Past nights of the dates `replayed` are not rebuilt: a replay with the same settings is there.
     """
     yield from replay(night, watch, replayed)
-    for step in training(night.config.ranker):
-        if not step.replay:
+    for step in training(night.config.ranker.past_cuts):
+        if not step.cut:
             with watch(step.label):
                 books = run_stage(night.at(night.date), step.stage)
             yield books
@@ -37,11 +37,11 @@ def train(night: Night, watch: Watch, replayed: Container[date] = ()) -> Iterato
 def replay(night: Night, watch: Watch, replayed: Container[date] = ()) -> Iterator[Books]:
     """Rebuild the past nights that a training as of the night's date learns from, but those of the dates `replayed`."""
     cuts = night.training_cuts()
-    for step in training(night.config.ranker):
-        day = step.date(night.date)
-        if step.replay and day in cuts and day not in replayed:
-            with watch(step.label):
-                books = run_stage(night.at(day, SAME_DATE), step.stage)
+    for step in training(night.config.ranker.past_cuts):
+        past = night.cut(step.cut)
+        if step.cut and past.date in cuts and past.date not in replayed:
+            with watch(f"{step.stage.name} {past.date}"):
+                books = run_stage(past, step.stage)
             yield books
 
 

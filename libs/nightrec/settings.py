@@ -43,7 +43,8 @@ def _entry(name: str, field: FieldInfo, decided: tuple[Any, str] | None) -> list
         return [*lines, *_comment(f"Decided by nightrec init: {why}"), f"{name} = {literal(value)}"]
     default = field.get_default(call_default_factory=True)
     if default is None:
-        example = "" if str in get_args(field.annotation) else False
+        kinds = get_args(field.annotation)
+        example = "" if str in kinds else False if bool in kinds else 14
         return [*lines, f"#{name} = {literal(example)}  # not set by default"]
     return [*lines, f"#{name} = {literal(default)}"]
 

@@ -7,10 +7,10 @@ import random
 from typing import Any
 
 import pytest
+from nightrec.events.repeats import repeats, span
 
 from nightrec import adaptive
 from nightrec.config import Candidates, Config
-from nightrec.events.repeats import repeats, span
 from nightrec.tables import CLEAN_EVENTS
 
 DAY = dt.date(2026, 3, 1)

@@ -86,7 +86,7 @@ class Ablation:
 
 def variants(config: Config) -> list[Variant]:
     """Every variant of a deployment, in the order of KINDS; what is switched off cannot be left out."""
-    given = config.candidates
+    given = config.candidates.resolved
     # What the log decides is not known yet: habits may be on.
     off = {"habit"} if given.repeats_allowed is False else set()
     on = [source for source in SOURCES if getattr(given, source) and source not in off]

@@ -123,12 +123,12 @@ def _tuned(night: Night, days: int) -> dict[tuple[str, bool], str]:
     events = night.store.read(CLEAN_EVENTS).where(F.col("ingest_date") <= F.lit(night.date))
     snapshot = raw.items(night.spark, night.config.paths.raw, night.date)
     settings = night.config.profiles
-    profiles = item_profiles(snapshot.rows if snapshot else None, events, night.date, settings.recent_days)
+    profiles = item_profiles(snapshot.rows if snapshot else None, events, night.date, settings.recent)
     available = profiles.where("is_available").select("item_id").toArrow().sort_by("item_id")
     people = raw.users(night.spark, night.config.paths.raw, night.date)
     users = user_profiles(
         people.rows if people else None, events, profiles, night.date,
-        recent_days=settings.recent_days, recent_items=settings.recent_items,
+        recent_days=settings.recent, recent_items=settings.recent_items,
         segment_attribute=settings.segment_attribute, eligible_days=settings.eligible_days,
     )  # fmt: skip
     log = Log.of(night, days, available["item_id"].combine_chunks(), users.select("user_id", "segment"))

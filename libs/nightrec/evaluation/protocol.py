@@ -19,7 +19,7 @@ from nightrec.evaluation.findings import Findings, findings
 from nightrec.evaluation.judge import Cut, judge
 from nightrec.evaluation.lists import DEEP
 from nightrec.night import Books, Night
-from nightrec.pipeline import NIGHT, stage, training
+from nightrec.pipeline import NIGHT, stage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -41,10 +41,10 @@ def cuts(config: Config, count: int, days: int, until: date = date.max) -> list[
     """
     arrived = [day for day in raw.ingest_dates(config.paths.raw, "events") if day <= until]
     # A training learns from one horizon before what it is judged on, and knows one horizon more.
-    needed = days * count + 2 * config.ranker.horizon_days
+    needed = days * count + 2 * config.ranker.horizon
     if not arrived or arrived[-1] - timedelta(days=needed) < arrived[0]:
         raise UsageError(
-            f"{count} cuts of {days} days and a training of twice {config.ranker.horizon_days} days need {needed} days "
+            f"{count} cuts of {days} days and a training of twice {config.ranker.horizon} days need {needed} days "
             f"before the last; the {len(arrived)} dates of {config.paths.raw} do not reach so far back: ask for fewer "
             "or shorter ones"
         )
@@ -82,7 +82,7 @@ def nights(
         with Night(spark, config, cut, warm=True) as night:
             for books in _night(night, watch, replayed):
                 tell(books)
-        replayed |= {step.date(cut) for step in training(config.ranker) if step.replay}
+            replayed |= set(night.training_cuts())
         # At once: the next cut may replay this night, with candidates for users alone.
         with Night(spark, config, cut + timedelta(days=days)) as later:
             with watch(f"clean_events {later.date}"):

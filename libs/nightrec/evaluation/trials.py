@@ -19,7 +19,7 @@ from nightrec.evaluation import judge
 from nightrec.metrics import bootstrap
 from nightrec.models import als_model_id, ranker_model_id
 from nightrec.night import Books, Night
-from nightrec.pipeline import NIGHT, SAME_DATE, Stage, stage, training
+from nightrec.pipeline import NIGHT, Stage, stage, training
 from nightrec.tables import RUNS, TABLES
 
 if TYPE_CHECKING:
@@ -74,14 +74,16 @@ class Bench:
     logs: dict[date, judge.Log] = field(default_factory=dict)
 
     def prepare(self, *, afresh: bool) -> None:
-        """Clean all that will be judged; `afresh` without what an earlier study left, but for its runs."""
+        """Clean all that will be judged, first what had arrived by the first cut: by that the log decides its settings.
+        `afresh` without what an earlier study left, but for its runs."""
         with Night(self.spark, self.config, self.cuts[-1] + timedelta(days=self.days)) as last:
             if afresh:
                 self.made.clear()
                 for table in TABLES:
                     if table is not RUNS:
                         last.store.clear(table)
-            self._run(last, stage("clean_events"))
+            for night in (last.at(self.cuts[0]), last):
+                self._run(night, stage("clean_events"))
 
     def ndcg(self, config: Config) -> list[bootstrap.Resampled]:
         """The NDCG at K of the lists with these settings, a figure named NDCG per cut."""
@@ -112,9 +114,10 @@ class Bench:
     def _lists(self, night: Night) -> None:
         """Train and run the night up to ranked_topk."""
         cuts = night.training_cuts()
-        for step in training(night.config.ranker):
-            if step.replay and step.date(night.date) in cuts:
-                self._make(night.at(step.date(night.date), SAME_DATE), step.stage)
+        for step in training(night.config.ranker.past_cuts):
+            past = night.cut(step.cut)
+            if step.cut and past.date in cuts:
+                self._make(past, step.stage)
         for found in (*_TRAINED, *_NIGHT):
             self._make(night, found)
 

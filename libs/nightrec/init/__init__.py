@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from nightrec import settings
-from nightrec.adaptive import REPEATS_SHARE
+from nightrec.adaptive import FEWEST_DAYS, REPEATS_SHARE
 from nightrec.config import Config
 from nightrec.errors import BadInput, UsageError
 from nightrec.init.columns import ROLES, Choose, Guess, guess
@@ -145,13 +145,7 @@ def _decided(figures: Figures, notes: list[str]) -> dict[tuple[str, str], tuple[
         why = f"{figures.repeat_share:.0%} of the later events are repeats: people come back to the same items"
         decided["candidates", "repeats_allowed"] = (True, why)
         notes.append(f"{why}; so candidates.repeats_allowed = true")
-    # Two cuts one horizon apart before the night, and as long again before the first of them to learn from.
-    horizon = min(default.ranker.horizon_days, max(1, figures.days // 6))
-    if horizon < default.ranker.horizon_days:
-        why = f"the log spans {figures.days} days only; {default.ranker.horizon_days} leaves too little before the cuts"
-        decided["ranker", "horizon_days"] = (horizon, why)
-        notes.append(f"{why}; so ranker.horizon_days = {horizon}")
-    if figures.days < 6:
+    if figures.days < FEWEST_DAYS:
         notes.append(
             f"{figures.days} days are too few to train a ranker on what people did next: expect an error from training"
         )

@@ -24,6 +24,10 @@ PLAIN = (
     "als_rising_share", "cooccurrence_rising_share", "linear_share", "linear_rising_share", "habit_share",
     "users_7_days_share", "users_28_days_share",
 )  # fmt: skip
+# The feature that takes something off the scores of what is popular, and how much, in logits from the least popular
+# item to the most.
+POPULAR = "users_28_days_percentile"
+RARITIES = (1.0, 0.8, 0.6, 0.45, 0.3, 0.2, 0.1)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def learned(members: Iterable[str]) -> dict[str, tuple[str, ...]]:
     mean of all was never far from the best, whichever that was, and one window of 350 users ranked them the wrong way
     round."""
     networks = tuple(member for member in members if member.startswith(NETWORK))
-    trees = tuple(member for member in members if member not in (*networks, *PLAIN))
+    trees = tuple(member for member in members if member not in (*networks, *PLAIN, POPULAR))
     found = {"all": networks + trees, "network": networks, "trees": trees}
     return found if trees else {"network": networks}
 
@@ -78,6 +82,26 @@ def chosen(
     clearly_better = [first, *(name for name in by_user if _beats(by_user[name], by_user[first]))]
     found = {name: float(values.mean()) if len(values) else 0.0 for name, values in by_user.items()}
     return blends[max(clearly_better, key=lambda name: found[name]) if asked == "best" else asked], found
+
+
+def rarer(
+    blend: Blend, scores: Mapping[str, Doubles], labels: npt.NDArray[np.float32], worth: Callable[[Doubles], Doubles],
+    price: float,
+) -> tuple[Blend, dict[str, float]]:  # fmt: skip
+    """The blend with as much of RARITIES taken off what is popular as costs at most the share `price` of its worth, and
+    what that was worth; the blend itself where nothing is so cheap.
+
+    Rankers gather on what sells. Of a shop with repeats, three cuts: 0.45 taken off gave 7 % more of the catalogue on
+    the lists (.248 to .265) for 0.24 % of NDCG@10.
+    """
+    least = (1 - price) * float(worth(blend.mean(scores)).mean()) if len(labels) else np.inf
+    for rarity in RARITIES if price else ():
+        weight = {**blend.weight, POPULAR: -rarity / blend.slope}
+        mean = Blend(weight, 1.0, 0.0).mean(scores)
+        found = float(worth(mean).mean())
+        if found >= least:
+            return Blend(weight, *platt(mean, labels)), {f"rarer by {rarity}": found}
+    return blend, {}
 
 
 def _beats(one: Doubles, other: Doubles) -> bool:

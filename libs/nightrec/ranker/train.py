@@ -21,7 +21,7 @@ from nightrec.config import Ranker
 from nightrec.features import FEATURES
 from nightrec.launch import from_first_of_host
 from nightrec.ranker import texts
-from nightrec.ranker.blend import NETWORK, PLAIN, Blend, chosen, sigmoid
+from nightrec.ranker.blend import NETWORK, PLAIN, POPULAR, Blend, chosen, rarer, sigmoid
 from nightrec.ranker.dataset import Examples, Read, Split, mapped, write
 from nightrec.ranker.fit import NDCG_AT, best_epoch, fitted, ndcg, own_rows, scored
 from nightrec.ranker.kinds import Kind, learned
@@ -78,7 +78,7 @@ def train(read: Read, settings: Ranker, of_texts: Texts | None) -> Trained:
     judged = [_judged(examples, fold, ways, vectors, seconds) for fold in examples.windows]
     last = judged[-1]
     with _timed(seconds, "choosing"):
-        blend, choices, kinds, calibration = _decided(examples, judged, settings.blend)
+        blend, choices, kinds, calibration = _decided(examples, judged, settings)
     with _timed(seconds, "network"):
         networks = {
             member: dumped(fitted(examples.lessons, way, vectors, last.best_epochs[member])[0])
@@ -126,7 +126,7 @@ def _judged(
     if way.trees and way.blend != "network":
         with _timed(seconds, "trees"):
             scores |= {kind: _tree_scores(model, split, kind) for kind, model in grown(before, way).items()}
-    scores |= {name: split.features[:, FEATURES.index(name)] for name in PLAIN}
+    scores |= {name: split.features[:, FEATURES.index(name)] for name in (*PLAIN, POPULAR)}
     return Judged(fold, split, {name: found.astype(np.float64) for name, found in scores.items()}, best_epochs, epochs)
 
 
@@ -140,14 +140,20 @@ def _tree_scores(model: bytes, split: Split, kind: str) -> npt.NDArray[np.float3
 
 
 def _decided(
-    examples: Examples, judged: Sequence[Judged], asked: str
+    examples: Examples, judged: Sequence[Judged], settings: Ranker
 ) -> tuple[Blend, dict[str, float], dict[str, Kind], list[dict[str, Any]]]:
     """The last four of Trained: blends are chosen on all judged folds, kinds and their calibration on the last."""
     scores = {member: np.concatenate([one.scores[member] for one in judged]) for member in judged[0].scores}
     labels, lists = (np.concatenate([getattr(one.split, name) for one in judged]) for name in ("labels", "lists"))
-    blend, choices = chosen(scores, labels, lambda mean: ndcg(lists, mean, labels, NDCG_AT), asked)
+
+    def worth(mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return ndcg(lists, mean, labels, NDCG_AT)
+
+    best, choices = chosen(scores, labels, worth, settings.blend)
+    blend, costs = rarer(best, scores, labels, worth, settings.coverage_price)
+    choices |= costs
     last = judged[-1]
-    plain = sigmoid(np.mean([last.scores[member] for member in blend.weight], axis=0))
+    plain = sigmoid(np.mean([last.scores[member] for member in best.weight], axis=0))
     return blend, choices, *learned(examples.before(last.fold), last.split, blend.probabilities(last.scores), plain)
 
 

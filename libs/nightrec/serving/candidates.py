@@ -76,10 +76,11 @@ def counts(settings: Candidates, k: int, run_date: date) -> dict[str, int]:
     }
 
 
-def item_rows(inputs: Inputs) -> pa.Table:
-    """The night's items in id order with their counts, times, texts, values, factors and text vector, gathered."""
+def item_rows(inputs: Inputs, *, vectors: bool = True) -> pa.Table:
+    """The night's items in id order with their counts, times, texts, values, factors and text vector, gathered; without
+    `vectors` that is null: texts then nominate nothing and tell nothing."""
     factors = inputs.als_item_factors.select("item_id", "factors")
-    vectors = inputs.item_embeddings.select("text_hash", "vector")
+    encoded = inputs.item_embeddings.select("text_hash", "vector")
     rows = inputs.item_profiles.select(
         "item_id",
         "is_available",
@@ -96,7 +97,8 @@ def item_rows(inputs: Inputs) -> pa.Table:
         "text",
         "text_hash",
     )
-    joined = rows.join(factors, "item_id", "left").join(vectors, "text_hash", "left").drop("text_hash")
+    known = encoded if vectors else encoded.limit(0)
+    joined = rows.join(factors, "item_id", "left").join(known, "text_hash", "left").drop("text_hash")
     return joined.toArrow().sort_by("item_id")
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nightrec.ranker.blend import Blend, chosen, learned, platt, sigmoid
+from nightrec.ranker.blend import POPULAR, RARITIES, Blend, chosen, learned, platt, rarer, sigmoid
 
 
 def test_the_mean_is_weighted_and_its_sigmoid_a_probability() -> None:
@@ -75,3 +75,32 @@ def test_networks_of_every_loss_are_members() -> None:
     every = ("network_binary", "network_listwise", "binary", "ranking", "habit_share")
     assert learned(every) == {"all": every[:4], "network": every[:2], "trees": every[2:4]}
     assert learned(every[:1]) == {"network": every[:1]}
+
+
+def test_as_much_is_taken_off_the_popular_as_costs_no_more_than_asked() -> None:
+    rng = np.random.default_rng(4)
+    popular = rng.random(20_000)
+    labels = (rng.random(20_000) < sigmoid(2 * popular - 3)).astype(np.float32)
+    scores = {"network_b": 2 * popular - 3, POPULAR: popular}
+    blend = Blend({"network_b": 1.0}, 1.0, 0.0)
+    seen: dict[float, float] = {}
+
+    def worth(mean: np.ndarray) -> np.ndarray:
+        """What is left of the network's slope: 1 - a half of what is taken off, of each of two users."""
+        left = float(np.polyfit(popular, mean, 1)[0]) / 2
+        seen[round(1 - left, 6)] = left
+        return np.array([left, left])
+
+    # A tenth of its worth buys a rarity of 0.2, for 2 popular - 0.2 popular = 0.9 x 2 popular; all of it the largest.
+    for price, rarity in ((0.101, 0.2), (0.06, 0.1), (1.0, RARITIES[0])):
+        found, told = rarer(blend, scores, labels, worth, price)
+        assert found.weight == {"network_b": 1.0, POPULAR: -rarity}
+        assert told == {f"rarer by {rarity}": pytest.approx(1 - rarity / 2)}
+        # Still a probability: of the labels as many as there are.
+        assert found.probabilities(scores).mean() == pytest.approx(labels.mean(), rel=1e-6)
+    # In logits, whatever the blend's own scale.
+    assert rarer(Blend({"network_b": 1.0}, 4.0, 0.0), scores, labels, worth, 0.026)[0].weight[POPULAR] == -0.2 / 4
+    # Nothing so cheap, or nothing given: as it was.
+    assert rarer(blend, scores, labels, worth, 0.01) == (blend, {}) == rarer(blend, scores, labels, worth, 0.0)
+    # What is popular is no tree.
+    assert learned(("network_b", POPULAR)) == {"network": ("network_b",)}
