@@ -30,11 +30,18 @@ from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS, WINDOWS
 
 def run(night: Night) -> None:
     """Clean what is not clean yet up to the night; book every line under its ingest date."""
+    books = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
     dates, before = plan(night)
-    if dates:
-        clean(night, dates, before)
+    if not dates:
+        return
+    clean(night, dates, before)
+    shown = [row for row in books if row["fate"] == adaptive.SHOWN]
+    for row in shown:
+        # The night's own books are written anew: what is not looked at again stays in them.
+        if row["run_date"] == night.date:
+            night.book(row["fate"], row["row_count"], row["reason"])
     if adaptive.is_open(night.asked):
-        decide(night)
+        decide(night, shown)
 
 
 def clean(night: Night, dates: Sequence[date], before: Sequence[date]) -> None:
@@ -55,16 +62,11 @@ def clean(night: Night, dates: Sequence[date], before: Sequence[date]) -> None:
         night.book(row["fate"], row["row_count"], row["reason"], ingest_date=row["ingest_date"])
 
 
-def decide(night: Night) -> None:
+def decide(night: Night, books: Sequence[Mapping[str, Any]]) -> None:
     """Book what the log shows of settings that nobody has set (see nightrec.adaptive), and tell what it decides.
 
-    Once the log is long enough to show it, and again when it has doubled; the same night again books the same.
+    Once the log is long enough to show it, and again when it has doubled since the `books` of what it showed before.
     """
-    every = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
-    books = [row for row in every if row["fate"] == adaptive.SHOWN]
-    for row in books:
-        if row["run_date"] == night.date:
-            night.book(adaptive.SHOWN, row["row_count"], row["reason"])
     before = adaptive.shown(books)
     length = before.get(adaptive.LOG_DAYS, 0)
     # As long as the log is now at most: a night that decides nothing reads nothing.

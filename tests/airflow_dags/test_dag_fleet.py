@@ -15,7 +15,7 @@ import typer
 from nightrec.cli import app
 from nightrec.config import Ranker
 from nightrec.night import parser
-from nightrec.pipeline import NIGHT, SAME_DATE, training
+from nightrec.pipeline import NIGHT, training
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
@@ -127,18 +127,16 @@ def test_the_daily_dag_is_the_night_of_the_pipeline(fleet: dict[str, Any]) -> No
 
 
 def test_the_training_dag_is_the_training_of_the_pipeline(fleet: dict[str, Any]) -> None:
-    steps = training(Ranker())
+    steps = training(Ranker().past_cuts)
     lines = commands(fleet["nightrec_training"])
     assert sorted(lines) == sorted(step.label for step in steps)
     for step in steps:
-        # The golden files' night is 2026-03-10; the default cuts lie 28 and 14 days before it.
-        day = {0: "2026-03-10", 14: "2026-02-24", 28: "2026-02-10", 42: "2026-01-27"}[step.days_before]
         line = lines[step.label]
-        assert line[line.index("--date") + 1] == day
-        # The job itself knows where the log begins: what lies before it is passed over.
-        assert (line[-4:] == ["--als-model", SAME_DATE, "--training", "2026-03-10"]) == step.replay
+        assert line[line.index("--date") + 1] == "2026-03-10"
+        # The job itself knows how far apart past nights lie, and passes over what is before the log.
+        assert line[line.index("--date") + 2 :] == (["--cut", str(step.cut)] if step.cut else [])
     tasks = fleet["nightrec_training"]["tasks"]
-    assert {"candidates_28_days_before", "candidates_14_days_before"} <= set(tasks["ranker_examples"]["upstream"])
+    assert {"candidates_of_cut_2", "candidates_of_cut_1"} <= set(tasks["ranker_examples"]["upstream"])
     # A past cut is rebuilt by itself, and new factors come only with the ranker that was trained beside them.
-    assert all(name.endswith("_28_days_before") for name in tasks["candidates_28_days_before"]["upstream"])
+    assert all(name.endswith("_of_cut_2") for name in tasks["candidates_of_cut_2"]["upstream"])
     assert "ranker_model" in tasks["als_item_factors"]["upstream"]

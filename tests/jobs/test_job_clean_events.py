@@ -210,11 +210,13 @@ def test_the_log_decides_once_whether_people_come_back(spark: SparkSession, conf
     for day in days:
         write(config.paths.raw, day, [event(day, user_id=user) for user in "abc"])
     assert config.candidates.repeats_allowed is None
-    told = [adaptive.told(clean(spark, config, store, day).lines) for day in (days[1], days[2], days[2], days[3])]
-    # Twenty days show nothing yet; from the 28th on it is decided, and not anew.
-    assert told[0] is None is told[3] and told[1] == told[2] and "100%" in str(told[1])
+    found = [clean(spark, config, store, day) for day in (days[1], days[2], days[2], days[3])]
+    told = [[sentence for sentence in books.said if "repeats_allowed" in sentence] for books in found]
+    # Twenty days show nothing of it yet; from the 28th on it is decided, and not anew.
+    assert told[0] == told[2] == told[3] == [] and "true, as 100% of the events" in told[1][0]
+    assert found[1].lines == found[2].lines
     rows = arrow(store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
-    assert [(r["run_date"], r["row_count"]) for r in rows if r["fate"] == adaptive.LATER] == [(days[2], 6)]
+    assert [(r["run_date"], r["row_count"]) for r in rows if r["reason"] == adaptive.LATER] == [(days[2], 6)]
     # Every stage of any night and of any past night is told so; who sets it is not asked.
     later = Night(spark, config, days[3], store=store)
     later.run("seen", lambda night: None)
@@ -224,3 +226,37 @@ def test_the_log_decides_once_whether_people_come_back(spark: SparkSession, conf
     set_ = Night(spark, said, days[3], store=store)
     set_.run("seen", lambda night: None)
     assert set_.config.candidates.repeats_allowed is False
+
+
+def test_what_the_log_shows_is_looked_at_again_when_it_has_doubled(
+    spark: SparkSession, config: Config, store: Store
+) -> None:
+    first = dt.date(2026, 3, 1)
+    days = [first + dt.timedelta(days=n) for n in (0, 2, 3, 5, 6, 7)]
+    for day in days:
+        write(config.paths.raw, day, [event(day, user_id=user) for user in "abc"])
+    items = Path(config.paths.raw) / "items" / f"ingest_date={first}"
+    items.mkdir(parents=True)
+    (items / "part-0.jsonl").write_text('{"item_id": "i", "title": "a title"}')
+    said = {day: clean(spark, config, store, day).said for day in days}
+    rows = arrow(store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
+    lengths = [(r["run_date"], r["row_count"]) for r in rows if r["reason"] == adaptive.LOG_DAYS]
+    # Four days are the fewest that show anything, then eight.
+    assert sorted(lengths) == [(days[2], 4), (days[5], 8)]
+    assert [day for day, told in said.items() if told] == [days[2], days[5]]
+    assert any("ranker.horizon_days, so the log decides: 1, as 3 users came back" in told for told in said[days[2]])
+    # What texts say is looked at too: one item has no pairs.
+    assert {r["reason"]: r["row_count"] for r in rows if r["run_date"] == days[5]}[adaptive.PAIRS] == 0
+    # The horizon of a training that follows is the log's.
+    night = Night(spark, config, days[5], store=store)
+    night.decide()
+    assert (night.config.ranker.horizon_days, night.config.profiles.recent_days) == (1, 28)
+    assert night.training_cuts() == [days[5] - dt.timedelta(days=n) for n in (3, 2, 1)]
+    assert night.cut(2).date == days[5] - dt.timedelta(days=2) and night.cut(2).is_replay
+    # Who has set everything is not asked.
+    closed = config.model_copy(update={
+        "candidates": config.candidates.model_copy(update={"repeats_allowed": False, "texts": True}),
+        "ranker": config.ranker.model_copy(update={"horizon_days": 5}),
+        "profiles": config.profiles.model_copy(update={"recent_days": 5}),
+    })
+    assert not adaptive.is_open(closed) and clean(spark, closed, store, days[5]).said == ()

@@ -32,8 +32,7 @@ def toml(config: Config, tmp_path: Path, store: Any, rows: Any, spark: Any, monk
 
 
 def test_a_past_night_before_the_log_is_passed_over(toml: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--config", str(toml), "--date", "2026-02-28", "--als-model", "same-date"]
-    door.main(als_item_factors.run, [*words, "--training", AS_OF])
+    door.main(als_item_factors.run, ["--config", str(toml), "--date", AS_OF, "--cut", "2"])
     said = capsys.readouterr().out
     assert "als_item_factors 2026-02-28: skipped nothing to replay: the log begins too late 1" in said
     warehouse = f"{toml.parent}/warehouse"
@@ -43,12 +42,11 @@ def test_a_past_night_before_the_log_is_passed_over(toml: Path, capsys: pytest.C
     ]
     # Asked for by itself it has nothing to learn from.
     with pytest.raises(SystemExit) as ended:
-        door.main(als_item_factors.run, words)
+        door.main(als_item_factors.run, ["--config", str(toml), "--date", "2026-02-28", "--als-model", "same-date"])
     assert ended.value.code == 3
 
 
 def test_of_a_log_that_is_too_short_the_last_cut_is_rebuilt_all_the_same(toml: Path) -> None:
-    words = ["--config", str(toml), "--date", "2026-03-05", "--als-model", "same-date", "--training", AS_OF]
-    door.main(item_profiles.run, words)
+    door.main(item_profiles.run, ["--config", str(toml), "--date", AS_OF, "--cut", "1"])
     assert arrow(f"{toml.parent}/warehouse", LEDGER, columns=["fate"])["fate"].to_pylist().count("skipped") == 0
     assert arrow(f"{toml.parent}/warehouse", ITEM_PROFILES).num_rows == 0

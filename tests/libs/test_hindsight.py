@@ -47,7 +47,7 @@ def test_lists_are_held_against_what_came_later(night: Night, rows: Any) -> None
     (Path(night.config.paths.raw) / "events").mkdir(parents=True)
     assert quality(past) is None  # no later day has arrived
 
-    horizon = night.config.ranker.horizon_days
+    horizon = night.config.ranker.horizon
     # u does b (place 2 of ours, 1 of the popular) and sees an old item again; v does a; `late` has no list.
     arrives(night, 1, ("u", "b"), ("u", "b"), ("u", "seen"), ("late", "a"))
     arrives(night, horizon, ("v", "a"))

@@ -63,7 +63,7 @@ def test_headerless_movielens_is_guessed_right(tmp_path: Path) -> None:
         "value": 2.0,
     }
     settings = config.load(made.config)
-    assert settings.candidates.repeats_allowed and settings.ranker.horizon_days == 1
+    assert settings.candidates.repeats_allowed and settings.ranker.horizon_days is None
     assert settings.paths.raw == str(made.raw.resolve())
     text = summary(made)
     assert "the first of two columns of ids" in text and "75% of the later events are repeats" in text

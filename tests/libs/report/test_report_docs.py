@@ -56,7 +56,7 @@ def test_growth_is_told_by_stage_and_size() -> None:
     figures = [
         {"case": f"{size} M events", "contestant": name, "median": size * 10.0, "facts": facts}
         for size in (1, 5)
-        for name in ("clean_events_14_days_before", *(stage.name for stage in STAGES))
+        for name in ("clean_events 2026-02-24", *(stage.name for stage in STAGES))
     ]
     lines = docs.growth([{"benchmark": "growth", "figures": figures}]).splitlines()
     assert lines[0] == "| stage | 1 M events | 5 M events |" and len(lines) == 2 + len(STAGES)
@@ -75,7 +75,10 @@ def test_every_default_of_the_reference_is_the_default() -> None:
         for name in field.annotation.model_fields
     }
     given = {(section, name) for section, entries in values.items() for name in entries}
-    assert fields - given == {("profiles", "segment_attribute"), ("candidates", "repeats_allowed")}
+    assert fields - given == {
+        ("profiles", "segment_attribute"), ("candidates", "repeats_allowed"), ("candidates", "texts"),
+        ("profiles", "recent_days"), ("ranker", "horizon_days"),
+    }
 
 
 def test_what_was_decided_stands_in_force() -> None:
