@@ -26,8 +26,23 @@ uv pip install --quiet --python "$work/env/bin/python" --constraints constraints
     "torch==$torch" 'setuptools<81' wheel pip cmake==3.25.2 cloudpickle cffi pyyaml psutil packaging >&2
 
 # Horovod asks its compiler for C++14; the headers of this torch need C++17. The last -std on the command line wins.
-printf '#!/bin/sh\nexec g++ "$@" -std=gnu++17\n' >"$work/cxx17"
+# It also relies on headers that g++ 13 and later no longer include by themselves.
+headers=(string cstdint cstring stdexcept memory functional thread mutex condition_variable array limits algorithm)
+printf '#!/bin/sh\nexec g++ %s "$@" -std=gnu++17\n' "${headers[*]/#/-include }" >"$work/cxx17"
 chmod +x "$work/cxx17"
+
+if command -v nvcc >/dev/null; then
+    # NCCL is the one that torch brings: its wheel has no name for the linker.
+    nccl=$("$work/env/bin/python" -c 'import nvidia.nccl; print(list(nvidia.nccl.__path__)[0])')
+    mkdir -p "$work/nccl/lib"
+    ln -s "$nccl/include" "$work/nccl/include"
+    ln -s "$nccl/lib/libnccl.so.2" "$work/nccl/lib/libnccl.so"
+    operations+=(HOROVOD_CUDA_HOME="$(dirname "$(dirname "$(readlink -f "$(command -v nvcc)")")")"
+        HOROVOD_NCCL_HOME="$work/nccl" HOROVOD_NCCL_LINK=SHARED NVCC_APPEND_FLAGS=-std=c++17)
+    # Left at its defaults it asks for GPUs that CUDA 13 no longer knows.
+    capabilities=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . | sort -u | paste -sd, || true)
+    operations+=(${capabilities:+HOROVOD_BUILD_CUDA_CC_LIST="$capabilities"})
+fi
 
 # make's own variables would reach the build's make through the environment and take its parallelism away.
 unset MAKEFLAGS MFLAGS MAKELEVEL
