@@ -102,8 +102,7 @@ def raw(row: dict[str, Any], source: str, item: dict[str, Any], near: Any, segme
 
 def test_scores_within_the_list(found: dict[tuple[int, str], dict[str, float]]) -> None:
     items, near, segments, lists = world()
-    # Place of the window of each trend: four weeks, one.
-    trends = {"rising": 3, "week": 1}
+    trends = {"rising": WINDOWS.index(28), "week": WINDOWS.index(7)}
     for number, row in enumerate(lists):
         shown = [item for item in items if (number, item["id"]) in found]
         for source in (*SCORED, *(f"{source}_{trend}" for source in RISING for trend in trends)):
@@ -133,6 +132,7 @@ def test_items_among_one_another(found: dict[tuple[int, str], dict[str, float]])
         ties = Counter(values.values())
         return {name: (below[name] + (ties[value] - 1) / 2) / (len(values) - 1) for name, value in values.items()}
 
+    week, month = WINDOWS.index(7), WINDOWS.index(28)
     idle = max(item["idle"] or 0 for item in items.values()) + 1
     ever = {name: item["users"] for name, item in items.items()}
     for n, days in enumerate(WINDOWS):
@@ -148,7 +148,7 @@ def test_items_among_one_another(found: dict[tuple[int, str], dict[str, float]])
             {name: idle if item["idle"] is None else item["idle"] for name, item in items.items()}
         ),
         "week_over_month_log": {
-            name: math.log((item["windows"][1] + 1) / (item["windows"][3] + 4)) for name, item in items.items()
+            name: math.log((item["windows"][week] + 1) / (item["windows"][month] + 4)) for name, item in items.items()
         },
         "repeat_share": {name: item["repeats"] / max(item["users"], 1) for name, item in items.items()},
         "repeat_gap_log": {
