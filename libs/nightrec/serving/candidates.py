@@ -35,7 +35,7 @@ LISTS = (
     "list_kind string, list_key string, als_vector array<float>, text_vector array<float>, recent array<int>, "
     "segment string, blocked_items array<string>, masked array<int>, own array<int>, own_days array<int>, "
     "own_age array<int>, own_span array<int>, event_count bigint, item_count bigint, days_since_last int, "
-    "categories array<string>, category_shares array<double>, seed bigint"
+    "weekday_share double, categories array<string>, category_shares array<double>, seed bigint"
 )
 
 
@@ -77,7 +77,7 @@ def counts(settings: Candidates, k: int, run_date: date) -> dict[str, int]:
 
 
 def item_rows(inputs: Inputs) -> pa.Table:
-    """The night's items in id order with their counts, times, texts, values, factors and text vector, gathered."""
+    """The night's items in id order, gathered: counts, times, texts, values, price, factors and text vector of each."""
     factors = inputs.als_item_factors.select("item_id", "factors")
     vectors = inputs.item_embeddings.select("text_hash", "vector")
     rows = inputs.item_profiles.select(
@@ -87,12 +87,16 @@ def item_rows(inputs: Inputs) -> pa.Table:
         "user_count",
         "event_count",
         "window_user_counts",
+        # Lists are read on the day after the night.
+        F.get("weekday_user_days", F.weekday(F.date_add("run_date", 1))).alias("weekday_days"),
+        F.aggregate("weekday_user_days", F.lit(0).cast("bigint"), lambda some, more: some + more).alias("all_days"),
         "repeat_user_count",
         "repeat_gap_days",
         F.date_diff("run_date", F.to_date("first_event_ts")).alias("age"),
         F.date_diff("run_date", F.to_date("last_event_ts")).alias("idle"),
         "categories",
         attributes.values().alias("values"),
+        attributes.price().alias("price"),
         "text",
         "text_hash",
     )
@@ -120,7 +124,9 @@ def catalogue(
         by_segment = segments(counted, rows, settings.segment_prior)
     with clock("neighbour_users"):
         references = neighbour_users.sample(histories, settings.reference_users if settings.neighbour_users else 0)
-    rows = rows.append_column("newcomer_count", pa.array(first)).append_column("is_new", pa.array(drawn))
+    cold = pc.less_equal(rows["event_count"], settings.new_item_events)
+    for name, column in {"newcomer_count": pa.array(first), "is_new": pa.array(drawn), "is_cold": cold}.items():
+        rows = rows.append_column(name, column)
     picks = [pick.item for pick in settings.picks(run_date)]
     return Catalogue.of(rows, neighbours, by_segment, picks, references, settings.nearest_users)
 
@@ -169,6 +175,7 @@ def lists(inputs: Inputs, histories: DataFrame, recent_items: int, *, users_only
                 "own_days",
                 "own_age",
                 "own_span",
+                "weekday_share",
             ),
             "user_id",
             "left",

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from nightrec.serving.item_facts import item_facts
+from nightrec.serving.affinities import Traits
+from nightrec.serving.item_facts import item_facts, weekday_logs
 from nightrec.serving.neighbour_users import References
 from nightrec.serving.vectors import Vectors, index_bytes
 from nightrec.tables import WINDOWS
@@ -73,6 +74,9 @@ class Catalogue:
     idle: Ints  # A, days since the last event; one day more than any other for none
     repeat_users: Ints  # A, users with events on more than one day
     gap: Floats  # A, days between them, shrunk towards a month where they are few
+    weekday_days: Ints  # A x 2: pairs of a user and a day, on the weekday of reading and on all
+    is_cold: Bools  # A, at most candidates.new_item_events events
+    traits: Traits  # of all N items
     categories: Any  # A x C, sparse rows of ones
     category: pa.StringArray  # C
     new: Ints  # P, columns of the new items that lists draw among
@@ -83,9 +87,9 @@ class Catalogue:
         cls, rows: pa.Table, neighbours: Mapping[str, pa.Table], segments: pa.Table, editorial: Sequence[str],
         references: pa.Table, nearest: int,
     ) -> Catalogue:  # fmt: skip
-        """From items in id order (the columns of `candidates.item_rows`, `newcomer_count` and `is_new`), per source its
-        neighbours (`item_idx`, `neighbour_idx`, `similarity`), segments (`segment`, `item_idx`, `users`), and reference
-        users (`user_id`, `basket`), of whom the `nearest` speak for a user.
+        """From items in id order (the columns of `candidates.item_rows`, `newcomer_count`, `is_new` and `is_cold`), per
+        source its neighbours (`item_idx`, `neighbour_idx`, `similarity`), segments (`segment`, `item_idx`, `users`),
+        and reference users (`user_id`, `basket`), of whom the `nearest` speak for a user.
 
         Ids of the editorial list that are not among the items, or not available, are passed over.
         """
@@ -135,6 +139,9 @@ class Catalogue:
             idle=np.where(idle < 0, idle.max(initial=0) + 1, idle),
             repeat_users=repeats,
             gap=typical_gap(there["repeat_gap_days"].to_numpy(zero_copy_only=False), repeats),
+            weekday_days=np.column_stack([there[name].to_numpy() for name in ("weekday_days", "all_days")]),
+            is_cold=there["is_cold"].to_numpy(),
+            traits=Traits.of(rows["values"].combine_chunks(), rows["price"].to_numpy(zero_copy_only=False)),
             categories=categories,
             category=category,
             new=np.flatnonzero(there["is_new"].to_numpy()),
@@ -171,6 +178,11 @@ class Catalogue:
     def facts(self) -> npt.NDArray[np.float64]:
         """A x item_facts.FACTS."""
         return item_facts(self)
+
+    @cached_property
+    def weekday_log(self) -> npt.NDArray[np.float64]:
+        """A, see `item_facts.weekday_logs`."""
+        return weekday_logs(self)
 
     @cached_property
     def by_week(self) -> Orders:
