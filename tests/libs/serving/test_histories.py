@@ -62,6 +62,8 @@ def test_the_share_of_days_on_the_weekday_of_reading(rows: Any) -> None:
         # Two Wednesdays of four days, of which one with two items and one of another weekday twice.
         *(event("ann", item, days) for item, days in (("a", 6), ("b", 6), ("b", 55), ("a", 0), ("c", 1), ("c", 1))),
         event("ann", "a", 62),  # a Wednesday longer than eight weeks ago
+        event("ann", "a", 56),  # the last day that is too long ago
+        event("ann", "a", -1),  # the day after the night, by a fast clock
         event("ann", "a", 13, weight=0.0),
         event("bob", "a", 6),
         event("cat", "a", 5),
