@@ -39,7 +39,7 @@ def run(night: Night) -> None:
     try:
         items = nominating.catalogue(
             rows, users, inputs.user_profiles, sources, run_date=night.date, partitions=partitions,
-            clock=night.clock,
+            recent_days=days, clock=night.clock,
         )  # fmt: skip
         frame = nominating.candidates(
             nominating.lists(inputs, users, settings.profiles.recent_items, users_only=night.is_replay),

@@ -16,7 +16,9 @@ LIBS = ROOT / "libs/nightrec"
 STAGE_PACKAGES = ("events", "profiles", "als", "embeddings", "ranker", "serving", "metrics", "report")
 # What a stage package may stand on; a metric is the same in training and in judging. Everything else in nightrec opens
 # sessions, tables or whole nights.
-GROUND = {"tables", "contract", "errors", "config", "features", "raw_files", "launch", "stopwatch", "metrics"}
+GROUND = {
+    "tables", "contract", "errors", "config", "features", "raw_files", "launch", "stopwatch", "metrics", "weekdays",
+}  # fmt: skip
 # The report reads finished tables for people, and prints what the stages and settings are.
 BEYOND = {"report": {"store", "settings", "pipeline"}}
 CLOCKS = {

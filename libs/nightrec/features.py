@@ -44,7 +44,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "own_days", "own_share", "own_age_log", "own_gap_log", "own_age_over_gap", "own_age_over_item_gap",
         "own_age_over_user_age",
     ),
-    "category": ("category_share",),
+    "affinities": (
+        "category_share", "attribute_share", "tag_share", "price_band_share", "price_distance", "price_is_known",
+    ),
+    "time": ("item_weekday_log", "user_weekday_share"),
+    "cold": ("item_is_cold", "item_is_unseen", "user_is_light"),
     "nominations": ("nomination_count",),
 }  # fmt: skip
 FEATURES: tuple[str, ...] = tuple(chain.from_iterable(GROUPS.values()))

@@ -33,7 +33,9 @@ LADDER = {
     "editorial": "editorial",
 }
 # Days of recent users, side by side: which of them speaks for tomorrow differs by log and by season.
-WINDOWS = (3, 7, 14, 28, 56)
+WINDOWS = (1, 3, 7, 14, 28, 56)
+# Days over which days of the week are told apart: whole weeks, and few enough for the bits of one number.
+WEEKDAY_DAYS = 56
 LIST_KINDS = ("user", "segment", "item", "everyone")
 EVENT_TYPES = ("view", "click", "like", "dislike", "favourite", "comment", "rating", "purchase", "impression")
 
@@ -119,7 +121,12 @@ ITEM_PROFILES = Table(
         Column("description", "string", "catalogue description", nullable=True),
         Column("categories", "array<string>", "catalogue categories; empty where unknown"),
         Column("tags", "array<string>", "catalogue tags; empty where unknown"),
-        Column("attributes", "map<string,string>", "catalogue attributes", nullable=True),
+        Column(
+            "attributes",
+            "map<string,string>",
+            "catalogue attributes; one called price, in letters of any case, is also read as a number",
+            nullable=True,
+        ),
         Column("in_catalogue", "boolean", "in the snapshot of the night, or there is no snapshot at all"),
         Column(
             "is_available",
@@ -144,6 +151,12 @@ ITEM_PROFILES = Table(
             "window_user_counts",
             "array<bigint>",
             f"distinct users in the last {', '.join(map(str, WINDOWS))} days; shorter windows lie inside longer ones",
+        ),
+        Column(
+            "weekday_user_days",
+            "array<bigint>",
+            f"distinct pairs of a user and a day with such events in the last {WEEKDAY_DAYS} days, by day of the week, "
+            "Monday first",
         ),
         Column("repeat_user_count", "bigint", "users with such events on more than one day"),
         Column("repeat_gap_days", "double", "mean days between those days of one user; null without", nullable=True),

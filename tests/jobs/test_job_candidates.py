@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from nightrec_jobs import candidates
 from pyspark.sql import functions as F
 
 from nightrec.config import Candidates, Lists, Profiles
-from nightrec.features import FEATURES
+from nightrec.features import FEATURES, GROUPS
 from nightrec.night import Night
 from nightrec.pipeline import SAME_DATE
 from nightrec.serving.catalogue import Catalogue
@@ -28,12 +29,14 @@ from nightrec.tables import (
     SOURCES,
     USER_EMBEDDINGS,
     USER_PROFILES,
+    WINDOWS,
 )
 
 NIGHT = dt.date(2026, 3, 10)
 # The window of 5 days begins on the 6th.
 MODEL = "als-20260310"
 INSIDE, OUTSIDE, LATER = dt.date(2026, 3, 6), dt.date(2026, 3, 5), dt.date(2026, 3, 11)
+WEDNESDAY = dt.date(2026, 3, 4)
 
 
 def event(
@@ -62,6 +65,7 @@ EVENTS = [
     event("ann", "d", kind="impression", weight=0.0),  # shown, not acted on: may come
     event("ann", "e", kind="dislike", weight=0.0),  # disliked: never
     event("dan", "f", day=OUTSIDE),  # a day too old to make f recent
+    event("dan", "f", day=WEDNESDAY),
     event("ann", "f", day=LATER),  # has not arrived by the night
 ]
 
@@ -107,11 +111,14 @@ def tables(rows: Any, encoder: str) -> dict[str, Any]:
                 "user_count": recent.get(item, 0) + (item == "f"),
                 "event_count": 5 if item == "e" else 6,
                 "text_hash": f"hash-{item}",
-                "window_user_counts": [0, 0, 0, 0, 0],
+                "window_user_counts": [0] * len(WINDOWS),
+                # The lists are read on a Wednesday.
+                "weekday_user_days": [1, 0, 4 if item == "e" else 1, 0, 0, 0, 1],
+                "attributes": {"Price": f"{n},50 €", "brand": "x" if item in "be" else "y"},
                 "text": "vinyl" if item in "be" else item,
                 "tags": ["vinyl"] if item in "be" else [],
             }
-            for item in items
+            for n, item in enumerate(items)
         ],
         USER_PROFILES: [
             {**night, "user_id": "ann", "event_count": 2, "recent_items": ["b", "a"], "segment": "north"},
@@ -205,6 +212,19 @@ def test_candidates_job(config: Any, rows: Any, monkeypatch: pytest.MonkeyPatch)
     # Popularity nominates K = 3 although set to 1: recent users, users ever, id.
     # What the ranker is told goes with lists of users who did something.
     assert all(len(row["features"]) == len(FEATURES) for row in ann.values())
+    # Of a, b and c, which bob has, b alone has the brand and the tag of e; prices are 0.50 to 6.50. Of 21 days of users
+    # of what is available 9 were Wednesdays, of e's 6 days 4; everything counts as 20 days more.
+    told = dict(zip(FEATURES, bob["e"]["features"], strict=True))
+    log = math.log((4 + 20 * 9 / 21) / (26 * 9 / 21))
+    expected = {
+        "attribute_share": 1 / 3, "tag_share": 1 / 3, "price_band_share": 0, "price_distance": 4 / 6 - 1 / 6,
+        "price_is_known": 1, "item_weekday_log": log, "user_weekday_share": 0, "item_is_cold": 1, "item_is_unseen": 1,
+        "user_is_light": 1,
+    }  # fmt: skip
+    assert {name: told[name] for name in expected} == pytest.approx(expected)
+    assert [bob["d"]["features"][FEATURES.index(name)] for name in GROUPS["cold"]] == [0, 1, 1]
+    dan = found("user", "dan")["e"]["features"]
+    assert dan[FEATURES.index("user_weekday_share")] == 0.5
     eve = found("user", "eve")
     # What is new is drawn for everybody but who must not see it: one item, with certainty.
     for drawn in eve["e"], found("segment", "south")["e"]:

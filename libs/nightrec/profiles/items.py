@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
+from nightrec import weekdays
 from nightrec.profiles.text import enumerated, listed, text_hash, tidy
 from nightrec.tables import WINDOWS
 
@@ -43,7 +44,7 @@ def item_profiles(catalogue: DataFrame | None, events: DataFrame, run_date: date
     title = F.coalesce(tidy(F.col("title")), F.col("item_id"))
     text = item_text(title)
     share = F.coalesce(F.col("recent_user_count") / F.nullif("_peak", F.lit(0)), F.lit(0.0))
-    nobody = F.array_repeat(F.lit(0).cast("bigint"), len(WINDOWS))
+    nobody, no_day = (F.array_repeat(F.lit(0).cast("bigint"), width) for width in (len(WINDOWS), 7))
     return known.select(
         F.lit(run_date).alias("run_date"),
         "item_id",
@@ -59,6 +60,7 @@ def item_profiles(catalogue: DataFrame | None, events: DataFrame, run_date: date
         "recent_user_count",
         share.alias("popularity_share"),
         F.coalesce("window_user_counts", nobody).alias("window_user_counts"),
+        F.coalesce("weekday_user_days", no_day).alias("weekday_user_days"),
         F.coalesce("repeat_user_count", F.lit(0)).alias("repeat_user_count"),
         "repeat_gap_days",
         "first_event_ts",
@@ -82,9 +84,11 @@ def item_counts(events: DataFrame, run_date: date, recent_days: int) -> DataFram
         F.max(F.when(counts, F.col("event_date"))).alias("_last_date"),
         F.min(F.when(counts, F.col("event_date"))).alias("_first_date"),
         F.size(F.collect_set(F.when(counts, F.col("event_date")))).alias("_days"),
+        weekdays.days(counts, run_date).alias("_latest_days"),
     )
     age = F.date_diff(F.lit(run_date), F.col("_last_date"))
     windows = F.array(*(F.count_if(age < days) for days in WINDOWS))
+    by_weekday = F.array(*(F.sum(weekdays.on(F.col("_latest_days"), run_date, weekday)) for weekday in range(7)))
     span = F.date_diff("_last_date", "_first_date")
     # Whole days over whole gaps: a mean of means would depend on the order of rows.
     gap = F.sum(F.when(F.col("_days") > 1, span)) / F.sum(F.when(F.col("_days") > 1, F.col("_days") - 1))
@@ -93,6 +97,7 @@ def item_counts(events: DataFrame, run_date: date, recent_days: int) -> DataFram
         F.count_if(F.col("_count") > 0).alias("user_count"),
         F.count_if(F.col("_last_date") > recent).alias("recent_user_count"),
         windows.alias("window_user_counts"),
+        by_weekday.alias("weekday_user_days"),
         F.count_if(F.col("_days") > 1).alias("repeat_user_count"),
         gap.alias("repeat_gap_days"),
         F.min("_first").alias("first_event_ts"),

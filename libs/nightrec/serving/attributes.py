@@ -32,6 +32,21 @@ def values() -> Column:
     return F.concat(named("categories"), named("tags"), F.coalesce(attributes, none))
 
 
+def price() -> Column:
+    """The number in the attribute called `price`, whatever the case of its letters; null where there is none.
+
+    A currency may stand on either side of it. A point or comma divides off the fraction ("12.50", "12,50", "1,234"),
+    and where others stand before it, these divide thousands ("1,234.50"). What holds two numbers, or a minus before
+    one, is no price.
+    """
+    named = F.filter(F.map_entries("attributes"), lambda pair: F.lower(F.trim(pair["key"])) == "price")
+    # Of two spellings in one item the first by its bytes.
+    said = F.array_min(named)["value"]
+    whole = F.regexp_replace(said, r"(?<=\d)[.,'\s](?=\d{3}[.,])", "")
+    number = F.regexp_extract(whole, r"^(?:[^\d-]*[^\d.,-])?(\d+(?:[.,]\d+)?)\D*$", 1)
+    return F.replace(number, F.lit(","), F.lit(".")).try_cast("double")
+
+
 def neighbours(rows: pa.Table, most: int) -> pa.Table:
     """`item_idx`, `neighbour_idx`, `similarity` (`held.neighbours`) of the items of `candidates.item_rows`, which has
     `values` in the column of that name.
@@ -43,7 +58,13 @@ def neighbours(rows: pa.Table, most: int) -> pa.Table:
 
 def holding(column: pa.ListArray) -> Any:
     """Ones where an item has a value (N x V, sparse)."""
+    return named(column)[1]
+
+
+def named(column: pa.ListArray) -> tuple[pa.StringArray, Any]:
+    """The V values, and ones where an item has one (N x V, sparse)."""
     flat = column.flatten().dictionary_encode()
     offsets = np.concatenate([[0], np.cumsum(pc.fill_null(column.value_lengths(), 0).to_numpy())])
     entries = flat.indices.to_numpy()
-    return sparse.csr_matrix((np.ones(len(entries)), entries, offsets), (len(column), len(flat.dictionary)))
+    held = sparse.csr_matrix((np.ones(len(entries)), entries, offsets), (len(column), len(flat.dictionary)))
+    return flat.dictionary, held

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from nightrec.config import Candidates
+from nightrec.config import RECENT_DAYS, Candidates
 from nightrec.serving import attributes, neighbour_users, new_items, nominate, similar
 from nightrec.serving.catalogue import Catalogue
 from nightrec.serving.histories import user_counts
@@ -35,7 +35,7 @@ LISTS = (
     "list_kind string, list_key string, als_vector array<float>, text_vector array<float>, recent array<int>, "
     "segment string, blocked_items array<string>, masked array<int>, own array<int>, own_days array<int>, "
     "own_age array<int>, own_span array<int>, event_count bigint, item_count bigint, days_since_last int, "
-    "categories array<string>, category_shares array<double>, seed bigint"
+    "weekday_share double, categories array<string>, category_shares array<double>, seed bigint"
 )
 
 
@@ -77,8 +77,8 @@ def counts(settings: Candidates, k: int, run_date: date) -> dict[str, int]:
 
 
 def item_rows(inputs: Inputs, *, vectors: bool = True) -> pa.Table:
-    """The night's items in id order with their counts, times, texts, values, factors and text vector, gathered; without
-    `vectors` that is null: texts then nominate nothing and tell nothing."""
+    """The night's items in id order, gathered: counts, times, texts, values, price, factors and text vector of each.
+    Without `vectors` that is null: texts then nominate nothing and tell nothing."""
     factors = inputs.als_item_factors.select("item_id", "factors")
     encoded = inputs.item_embeddings.select("text_hash", "vector")
     rows = inputs.item_profiles.select(
@@ -88,12 +88,16 @@ def item_rows(inputs: Inputs, *, vectors: bool = True) -> pa.Table:
         "user_count",
         "event_count",
         "window_user_counts",
+        # Lists are read on the day after the night.
+        F.get("weekday_user_days", F.weekday(F.date_add("run_date", 1))).alias("weekday_days"),
+        F.aggregate("weekday_user_days", F.lit(0).cast("bigint"), lambda some, more: some + more).alias("all_days"),
         "repeat_user_count",
         "repeat_gap_days",
         F.date_diff("run_date", F.to_date("first_event_ts")).alias("age"),
         F.date_diff("run_date", F.to_date("last_event_ts")).alias("idle"),
         "categories",
         attributes.values().alias("values"),
+        attributes.price().alias("price"),
         "text",
         "text_hash",
     )
@@ -104,9 +108,10 @@ def item_rows(inputs: Inputs, *, vectors: bool = True) -> pa.Table:
 
 def catalogue(
     rows: pa.Table, histories: DataFrame, user_profiles: DataFrame, settings: Candidates, *, run_date: date,
-    partitions: int, clock: Clock = nullcontext,
+    partitions: int, recent_days: int = RECENT_DAYS, clock: Clock = nullcontext,
 ) -> Catalogue:  # fmt: skip
-    """The item side of the night: `rows` of `item_rows`, neighbours and segments from the users' histories.
+    """The item side of the night: `rows` of `item_rows`, neighbours and segments from the users' histories. Trends are
+    of about `recent_days`, and of a quarter of them.
 
     `clock` is told what each source's part takes, here and in `candidates`.
     """
@@ -122,9 +127,11 @@ def catalogue(
         by_segment = segments(counted, rows, settings.segment_prior)
     with clock("neighbour_users"):
         references = neighbour_users.sample(histories, settings.reference_users if settings.neighbour_users else 0)
-    rows = rows.append_column("newcomer_count", pa.array(first)).append_column("is_new", pa.array(drawn))
+    cold = pc.less_equal(rows["event_count"], settings.new_item_events)
+    for name, column in {"newcomer_count": pa.array(first), "is_new": pa.array(drawn), "is_cold": cold}.items():
+        rows = rows.append_column(name, column)
     picks = [pick.item for pick in settings.picks(run_date)]
-    return Catalogue.of(rows, neighbours, by_segment, picks, references, settings.nearest_users)
+    return Catalogue.of(rows, neighbours, by_segment, picks, references, settings.nearest_users, recent_days)
 
 
 def segments(counted: pa.Table, rows: pa.Table, prior: float) -> pa.Table:
@@ -171,6 +178,7 @@ def lists(inputs: Inputs, histories: DataFrame, recent_items: int, *, users_only
                 "own_days",
                 "own_age",
                 "own_span",
+                "weekday_share",
             ),
             "user_id",
             "left",

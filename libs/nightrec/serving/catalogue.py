@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from nightrec.serving.item_facts import item_facts
+from nightrec.serving.affinities import Traits
+from nightrec.config import RECENT_DAYS
+from nightrec.serving.item_facts import item_facts, weekday_logs
 from nightrec.serving.neighbour_users import References
 from nightrec.serving.vectors import Vectors, index_bytes
 from nightrec.tables import WINDOWS
@@ -68,11 +70,16 @@ class Catalogue:
     segment_counts: Any  # S x A, sparse rows of shrunk user counts above 0
     popularity: Ints  # A x 2: recent users, users ever
     windows: Ints  # A x tables.WINDOWS: users of each
+    week: int  # one of these: seven days, or what is as short in a log that moves faster or slower
+    month: int  # likewise: 28 days
     newcomers: Ints  # A, recent newcomers who took it up on their first day
     age: Ints  # A, days since the first event, 0 for none
     idle: Ints  # A, days since the last event; one day more than any other for none
     repeat_users: Ints  # A, users with events on more than one day
     gap: Floats  # A, days between them, shrunk towards a month where they are few
+    weekday_days: Ints  # A x 2: pairs of a user and a day, on the weekday of reading and on all
+    is_cold: Bools  # A, at most candidates.new_item_events events
+    traits: Traits  # of all N items
     categories: Any  # A x C, sparse rows of ones
     category: pa.StringArray  # C
     new: Ints  # P, columns of the new items that lists draw among
@@ -81,11 +88,12 @@ class Catalogue:
     @classmethod
     def of(
         cls, rows: pa.Table, neighbours: Mapping[str, pa.Table], segments: pa.Table, editorial: Sequence[str],
-        references: pa.Table, nearest: int,
+        references: pa.Table, nearest: int, recent_days: int = RECENT_DAYS,
     ) -> Catalogue:  # fmt: skip
-        """From items in id order (the columns of `candidates.item_rows`, `newcomer_count` and `is_new`), per source its
-        neighbours (`item_idx`, `neighbour_idx`, `similarity`), segments (`segment`, `item_idx`, `users`), and reference
-        users (`user_id`, `basket`), of whom the `nearest` speak for a user.
+        """From items in id order (the columns of `candidates.item_rows`, `newcomer_count`, `is_new` and `is_cold`), per
+        source its neighbours (`item_idx`, `neighbour_idx`, `similarity`), segments (`segment`, `item_idx`, `users`),
+        and reference users (`user_id`, `basket`), of whom the `nearest` speak for a user. Trends follow from `recent_days`
+        (`lately`).
 
         Ids of the editorial list that are not among the items, or not available, are passed over.
         """
@@ -101,7 +109,8 @@ class Catalogue:
         factors, has_factors = matrix(rows["factors"].combine_chunks())
         vectors, has_vector = matrix(rows["vector"].combine_chunks())
         trends = np.zeros((len(item_id), 1), np.float32)
-        trends[columns, 0] = trend(windows, popularity[:, 1])
+        week, month = lately(recent_days)
+        trends[columns, 0] = trend(windows, popularity[:, 1], month)
         category, categories = _categories(there["categories"].combine_chunks())
         picked = pc.index_in(there["item_id"], value_set=pa.array(list(dict.fromkeys(editorial)), pa.string()))
         names = pc.unique(segments["segment"]).cast(pa.string()).sort()
@@ -130,11 +139,16 @@ class Catalogue:
             ),
             popularity=popularity,
             windows=windows,
+            week=week,
+            month=month,
             newcomers=there["newcomer_count"].to_numpy(),
             age=np.maximum(age, 0),
             idle=np.where(idle < 0, idle.max(initial=0) + 1, idle),
             repeat_users=repeats,
             gap=typical_gap(there["repeat_gap_days"].to_numpy(zero_copy_only=False), repeats),
+            weekday_days=np.column_stack([there[name].to_numpy() for name in ("weekday_days", "all_days")]),
+            is_cold=there["is_cold"].to_numpy(),
+            traits=Traits.of(rows["values"].combine_chunks(), rows["price"].to_numpy(zero_copy_only=False)),
             categories=categories,
             category=category,
             new=np.flatnonzero(there["is_new"].to_numpy()),
@@ -160,12 +174,12 @@ class Catalogue:
     @cached_property
     def trend(self) -> Floats:
         """A, see `trend`."""
-        return trend(self.windows, self.popularity[:, 1])
+        return trend(self.windows, self.popularity[:, 1], self.month)
 
     @cached_property
     def week_trend(self) -> Floats:
         """A, the same of one week."""
-        return trend(self.windows, self.popularity[:, 1], 7)
+        return trend(self.windows, self.popularity[:, 1], self.week)
 
     @cached_property
     def facts(self) -> npt.NDArray[np.float64]:
@@ -173,9 +187,14 @@ class Catalogue:
         return item_facts(self)
 
     @cached_property
+    def weekday_log(self) -> npt.NDArray[np.float64]:
+        """A, see `item_facts.weekday_logs`."""
+        return weekday_logs(self)
+
+    @cached_property
     def by_week(self) -> Orders:
-        """By users of the last seven days, then as `by_popularity`; items without any are left out."""
-        week = self.windows[:, WINDOWS.index(7)]
+        """By users of the last week (`lately`), then as `by_popularity`; items without any are left out."""
+        week = self.windows[:, WINDOWS.index(self.week)]
         order = np.lexsort((np.arange(self.width), -self.popularity[:, 1], -self.popularity[:, 0], -week))
         order = order[week[order] > 0]
         return Orders(np.array([0, len(order)]), order, week[order].astype(np.float32))
@@ -217,6 +236,12 @@ class Catalogue:
         order = order[scores[order] > 0]
         counts = np.bincount(table.row[order], minlength=len(self.segments))
         return Orders(np.concatenate([[0], np.cumsum(counts)]), table.col[order].astype(np.int64), scores[order])
+
+
+def lately(recent_days: int) -> tuple[int, int]:
+    """Two of WINDOWS: that nearest to a quarter of `recent_days`, and to these; ties to the shorter."""
+    week, month = (min(WINDOWS, key=lambda days: (abs(days - wanted), days)) for wanted in (recent_days / 4, recent_days))
+    return week, month
 
 
 def trend(windows: Ints, ever: Ints, days: int = 28) -> Floats:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from nightrec.features import FEATURES, RISING, SCORED
 from nightrec.serving import features_kernel as kernel
+from nightrec.serving.affinities import affinities
 from nightrec.serving.catalogue import Catalogue
 from nightrec.serving.item_facts import FACTS
 from nightrec.serving.sources import habit_scores, recent_weights
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+
+# Events of a user of whom little is known, at most.
+LIGHT_EVENTS = 5
 
 
 def features(lists: Lists, items: Catalogue, rows: Ints, columns: Ints, nominated: Ints) -> Floats:
@@ -41,7 +45,8 @@ def features(lists: Lists, items: Catalogue, rows: Ints, columns: Ints, nominate
             parts.append(_within(np.where(given[source] > 0, given[source] * trend, given[source]), offsets))
     parts += [
         items.facts[columns], user_facts(lists, items)[rows], own(lists, items, offsets, rows, columns),
-        _category_shares(lists, items, offsets, columns)[:, None], nominated[:, None],
+        affinities(lists, items, offsets, rows, columns), time_context(lists, items, rows, columns),
+        cold(lists, items, rows, columns), nominated[:, None],
     ]  # fmt: skip
     found = np.concatenate([part.astype(np.float32) for part in parts], axis=1)
     assert found.shape[1] == len(FEATURES)
@@ -116,6 +121,19 @@ def user_facts(lists: Lists, items: Catalogue) -> Doubles:
     return np.column_stack([*(np.log1p(np.maximum(values, 0)) for values in counts), *taste])
 
 
+def time_context(lists: Lists, items: Catalogue, rows: Ints, columns: Ints) -> Doubles:
+    """(n, 2): the weekday on which lists are read, in the last tables.WEEKDAY_DAYS: how much more the item is taken on
+    it than all items are (`item_facts.weekday_logs`), and the share of the user's days that fell on it, 0 to 1."""
+    return np.column_stack([items.weekday_log[columns], lists.weekday_share[rows]])
+
+
+def cold(lists: Lists, items: Catalogue, rows: Ints, columns: Ints) -> Doubles:
+    """(n, 3): whether the item is new by candidates.new_item_events, nobody ever acted on it, and the user has at most
+    LIGHT_EVENTS events."""
+    is_unseen, is_light = items.popularity[:, 1] == 0, lists.event_count <= LIGHT_EVENTS
+    return np.column_stack([items.is_cold[columns], is_unseen[columns], is_light[rows]]).astype(np.float64)
+
+
 def _within(values: Floats, offsets: Ints) -> Floats:
     found = np.zeros((len(values), 3), np.float32)
     kernel.within_lists(values, offsets, found)
@@ -126,13 +144,3 @@ def _own_at(lists: Lists, items: Catalogue, offsets: Ints, columns: Ints) -> Int
     at = np.empty(len(columns), np.int64)
     kernel.found_in(lists.own.offsets, items.column[lists.own.values], offsets, columns, items.width, at)
     return at
-
-
-def _category_shares(lists: Lists, items: Catalogue, offsets: Ints, columns: Ints) -> Doubles:
-    """Largest share of the user's events in any category of the item."""
-    found, table = np.empty(len(columns)), items.categories
-    kernel.largest_shared(
-        lists.category.offsets, lists.category.values, lists.category_share, table.indptr, table.indices, offsets,
-        columns, table.shape[1], found,
-    )  # fmt: skip
-    return found

@@ -71,6 +71,29 @@ def largest_shared(
 
 
 @njit(cache=True, nogil=True)
+def most_shared(
+    entry_offsets: Any, entries: Any, indptr: Any, indices: Any, offsets: Any, rows: Any, width: Any, out: Any
+) -> None:
+    """For each cell of a list: the largest share of the list's entries that have one index of the cell's row in theirs.
+
+    Entries and cells name rows of one table; 0 without entries.
+    """
+    count, set_by = np.zeros(width, np.int64), np.full(width, -1)
+    for r in range(len(offsets) - 1):
+        for e in range(entry_offsets[r], entry_offsets[r + 1]):
+            for m in range(indptr[entries[e]], indptr[entries[e] + 1]):
+                if set_by[indices[m]] != r:
+                    count[indices[m]], set_by[indices[m]] = 0, r
+                count[indices[m]] += 1
+        for n in range(offsets[r], offsets[r + 1]):
+            most = 0
+            for m in range(indptr[rows[n]], indptr[rows[n] + 1]):
+                if set_by[indices[m]] == r:
+                    most = max(most, count[indices[m]])
+            out[n] = most / max(entry_offsets[r + 1] - entry_offsets[r], 1)
+
+
+@njit(cache=True, nogil=True)
 def found_in(entry_offsets: Any, entries: Any, offsets: Any, columns: Any, width: Any, out: Any) -> None:
     """For each cell of a list: which of the list's entries is its column, -1 for none; entries below 0 are none."""
     place, set_by = np.zeros(width, np.int64), np.full(width, -1)

@@ -8,6 +8,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from nightrec import weekdays
 from nightrec.config import Candidates
 
 _COUNTS = ("basket", "recent", "first", "days")
@@ -23,7 +24,8 @@ def histories(
     an event in the `recent_days` that end with `run_date`, as the profiles count them; `first`: those of them on the
     user's first day with any, where it lies in these days. Beside `basket`, item by item,
     `own_days` with such events, `own_age`, days since the last of them, `own_span`, days from the first to it, and
-    `own_moment`, the time of the last, a number that grows into the past.
+    `own_moment`, the time of the last, a number that grows into the past. `weekday_share`: of the user's days with such
+    events in the last tables.WEEKDAY_DAYS, the share on the day of the week on which lists are read; 0 without any.
     """
     index = pa.table({"item_id": item_id, "item_idx": pa.array(range(len(item_id)), pa.int32())})
     numbered = events.join(F.broadcast(events.sparkSession.createDataFrame(index)), "item_id")
@@ -40,6 +42,7 @@ def histories(
             F.size(F.collect_set(F.when(counts, F.col("event_date")))).alias("_days"),
             F.min(F.when(counts, F.col("event_date"))).alias("_first_date"),
             F.max(F.when(counts, F.col("event_date"))).alias("_last_date"),
+            weekdays.days(counts, run_date).alias("_latest_days"),
         )
     )
     # collect_list passes over nulls; a struct sorts by its first field, then its second.
@@ -56,7 +59,10 @@ def histories(
         F.slice(F.sort_array(latest), 1, settings.basket).alias("_latest"),
         F.collect_list(F.when(F.col("_recent"), F.struct("item_idx", "_first_date"))).alias("_recent"),
         F.min("_first_date").alias("_began"),
+        F.bit_or("_latest_days").alias("_latest_days"),
     )
+    on_weekday = weekdays.on(F.col("_latest_days"), run_date, weekdays.reading(run_date))
+    all_days = F.nullif(F.bit_count("_latest_days"), F.lit(0))
     began = F.when(F.col("_began") >= F.lit(first), F.col("_began"))
     on_first_day = F.filter("_recent", lambda entry: F.coalesce(entry["_first_date"] == began, F.lit(False)))
     return users.select(
@@ -65,6 +71,7 @@ def histories(
         F.col("_latest.item_idx").alias("basket"),
         F.col("_recent.item_idx").alias("recent"),
         on_first_day["item_idx"].alias("first"),
+        F.coalesce(on_weekday / all_days, F.lit(0.0)).alias("weekday_share"),
         *(F.col(f"_latest.{name}").alias(f"own_{name}") for name in ("days", "age", "span", "moment")),
     )
 

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
 
 Doubles = npt.NDArray[np.float64]
 
+# Days of users that every item counts as more, spread over the week as those of all items are: few are noisy.
+_USER_DAYS = 20.0
+
 FACTS = (*GROUPS["popularity"], *GROUPS["item"])
 
 
 def item_facts(items: Catalogue) -> Doubles:
     """(A, FACTS): users of each window and ever, times and trends as percentiles, shares or ratios."""
     windows, ever = items.windows.astype(np.float64), items.popularity[:, 1].astype(np.float64)
-    week, month = windows[:, WINDOWS.index(7)], windows[:, WINDOWS.index(28)]
+    week, month = (windows[:, WINDOWS.index(days)] for days in (items.week, items.month))
     return np.column_stack([
         *(percentiles(column) for column in windows.T),
         *(column / max(column.max(initial=0), 1) for column in windows.T),
@@ -34,6 +37,17 @@ def item_facts(items: Catalogue) -> Doubles:
         items.repeat_users / np.maximum(ever, 1),
         np.log1p(items.gap),
     ])  # fmt: skip
+
+
+def weekday_logs(items: Catalogue) -> Doubles:
+    """(A,): log of how much more of an item's days of users fall on the weekday of reading than of all items' together,
+    shrunk by _USER_DAYS: 0 for an item without any, or where nobody ever acted on that weekday."""
+    on_weekday, days = items.weekday_days.T.astype(np.float64)
+    share = on_weekday.sum() / max(days.sum(), 1)
+    if not share:
+        return np.zeros(items.width)
+    found: Doubles = np.log((on_weekday + _USER_DAYS * share) / ((days + _USER_DAYS) * share))
+    return found
 
 
 def percentiles(values: npt.NDArray[np.number]) -> Doubles:

@@ -34,7 +34,7 @@ Bools = npt.NDArray[np.bool_]
 
 # The rows of a block of lists may take about this much memory per worker, over all temporary arrays.
 _BLOCK_BYTES = 64 * 2**20
-_BYTES_PER_ROW = 1500  # keys and their sort, score and rank of each source, strings, features twice
+_BYTES_PER_ROW = 1600  # keys and their sort, score and rank of each source, strings, features twice
 
 
 def _numbers(column: pa.Array) -> Ints:
@@ -120,6 +120,7 @@ class Lists:
     event_count: Ints  # R
     item_count: Ints  # R
     days_since_last: Ints  # R, -1 for none
+    weekday_share: npt.NDArray[np.float64]  # R, of the user's days with events, on the weekday of reading
     category: Ragged  # of the user's events, by number in the catalogue, -1 for one that no item has
     category_share: npt.NDArray[np.float64]
 
@@ -158,6 +159,7 @@ class Lists:
             likeness=likeness,
             **{name: batch.column(name).flatten().to_numpy() for name in ("own_days", "own_age", "own_span")},
             **{name: _numbers(batch.column(name)) for name in ("event_count", "item_count", "days_since_last")},
+            weekday_share=pc.fill_null(batch.column("weekday_share"), 0.0).to_numpy(zero_copy_only=False),
             category=Ragged(
                 _offsets(batch.column("categories")),
                 _numbers(pc.index_in(batch.column("categories").flatten(), value_set=items.category)),

@@ -166,7 +166,7 @@ def popularity(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Be
 
 
 def trending(lists: Lists, items: Catalogue, masked: Ragged, count: int) -> Best:
-    """By users of the last seven days, then as in `popularity`; items without any are left out."""
+    """By users of the last week, then as in `popularity`; items without any are left out."""
     return _in_order(items.by_week, np.zeros(len(lists), np.int64), masked, count, items.width)
 
 

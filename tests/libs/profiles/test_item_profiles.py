@@ -64,7 +64,9 @@ def test_counts_windows_and_nothing_later(rows: Any, spark: Any) -> None:
     }
     assert counts == {"a": (4, 3, 2, 1.0), "b": (1, 1, 1, 0.5), "shown": (0, 0, 0, 0.0)}
     # Users by the age of their last event: u1 0 days, u2 6, u3 7; u1 alone came back, a day later.
-    assert found["a"]["window_user_counts"] == [1, 2, 3, 3, 3] and found["shown"]["window_user_counts"] == [0] * 5
+    assert found["a"]["window_user_counts"] == [1, 1, 2, 3, 3, 3] and found["shown"]["window_user_counts"] == [0] * 6
+    # The night is a Tuesday: u1 on it and on Monday, u2 on a Wednesday, u3 on a Tuesday.
+    assert found["a"]["weekday_user_days"] == [1, 2, 1, 0, 0, 0, 0] and found["shown"]["weekday_user_days"] == [0] * 7
     assert (found["a"]["repeat_user_count"], found["a"]["repeat_gap_days"]) == (1, 1.0)
     assert (found["b"]["repeat_user_count"], found["b"]["repeat_gap_days"]) == (0, None)
     assert (found["a"]["first_event_ts"], found["a"]["last_event_ts"]) == (at(3, 23, 59), at(10, 23, 59))
@@ -72,6 +74,33 @@ def test_counts_windows_and_nothing_later(rows: Any, spark: Any) -> None:
     # Without a snapshot every item of the events may be shown, under its id.
     assert all(row["in_catalogue"] and row["is_available"] for row in found.values())
     assert (found["a"]["title"], found["a"]["text"], found["a"]["categories"]) == ("a", "a", [])
+
+
+def test_days_of_the_week(rows: Any, spark: Any) -> None:
+    def days_ago(user: str, days: int, hour: int = 12, **more: Any) -> dict[str, Any]:
+        return event(user, "a", at(10, hour) - dt.timedelta(days=days), **more)
+
+    events = rows(
+        CLEAN_EVENTS,
+        [
+            *(days_ago("u1", 0, hour) for hour in (1, 2, 3)),  # one day, however often
+            days_ago("u2", 0),  # another user's
+            days_ago("u1", 49),  # that Tuesday of eight
+            days_ago("u1", 55),  # the first of 56 days, a Wednesday
+            days_ago("u1", 56),  # a Tuesday too long ago
+            days_ago("u3", 3, weight=0.0),
+            days_ago("u3", 2),  # a Sunday
+            days_ago("u3", 2, hour=0),
+            days_ago("u1", -1),  # after the night
+        ],
+    )
+    found = by_id(item_profiles(spark.createDataFrame([listing("a"), listing("b")], CATALOGUE), events, NIGHT, 7))
+    assert found["a"]["weekday_user_days"] == [0, 3, 1, 0, 0, 0, 1] and found["b"]["weekday_user_days"] == [0] * 7
+    # Every day of 56 is one of eight of its weekday, whatever the weekday of the night.
+    every = rows(CLEAN_EVENTS, [days_ago("u1", days) for days in range(60)])
+    for earlier in range(2):
+        (row,) = by_id(item_profiles(None, every, NIGHT - dt.timedelta(days=earlier), 7)).values()
+        assert row["weekday_user_days"] == [8] * 7
 
 
 def test_catalogue_availability_and_text(rows: Any, spark: Any) -> None:

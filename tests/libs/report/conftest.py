@@ -108,7 +108,7 @@ def deployment(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
     }
     counts = {
         "event_count": 0, "user_count": 0, "recent_user_count": 0, "popularity_share": 0.0,
-        "window_user_counts": [0] * len(WINDOWS), "repeat_user_count": 0,
+        "window_user_counts": [0] * len(WINDOWS), "weekday_user_days": [0] * 7, "repeat_user_count": 0,
     }  # fmt: skip
     profiles = [
         {"run_date": TONIGHT, "item_id": item, "title": title} | empty | counts for item, title in TITLES.items()

@@ -26,6 +26,27 @@ def test_values_of_a_profile(rows: Any) -> None:
     }
 
 
+def test_prices_as_people_write_them(rows: Any) -> None:
+    said = {
+        "12.50": 12.5, " 12,50 ": 12.5, "12": 12.0, "0.001": 0.001, "€12.50": 12.5, "12,50 €": 12.5, "US$ 12.50": 12.5,
+        "Rs. 500": 500.0, "12,-": 12.0, "1,234.50": 1234.5, "1.234.567,89": 1234567.89, "1 234,50": 1234.5,
+        "1,234": 1.234,
+        "-5": None, "10-20": None, "1.2.3": None, ".50": None, "free": None, "": None, None: None,
+    }  # fmt: skip
+    items = [{"item_id": f"{n:02}", "attributes": {"price": value}} for n, value in enumerate(said)]
+    found = rows(ITEM_PROFILES, items).orderBy("item_id").select("attributes.price", attributes.price().alias("_price"))
+    assert {row.price: row._price for row in found.collect()} == said
+
+
+def test_whose_attribute_is_a_price(rows: Any) -> None:
+    named = [
+        {"brand": "7", " PRICE": "5"}, {"price": "2", "Price": "1"}, {"prices": "5", "list price": "6"}, {}, None,
+    ]  # fmt: skip
+    items = [{"item_id": f"{n}", "attributes": value} for n, value in enumerate(named)]
+    found = rows(ITEM_PROFILES, items).orderBy("item_id").select(attributes.price().alias("price")).collect()
+    assert [row.price for row in found] == [5.0, 1.0, None, None, None]
+
+
 def table(values: list[list[str]], users: list[int]) -> pa.Table:
     return pa.table({
         "values": pa.array(values, pa.list_(pa.string())), "is_available": pa.array([True] * len(values), pa.bool_()),

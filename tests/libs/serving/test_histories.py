@@ -1,4 +1,4 @@
-"""What the candidates stage knows of users: only what the job's test leaves open, their first days."""
+"""What the candidates stage knows of users: only what the job's test leaves open, first days and days of the week."""
 
 from __future__ import annotations
 
@@ -54,3 +54,23 @@ def test_first_days_are_those_of_users_who_came_within_the_window(rows: Any) -> 
         ("s", 0): [1, 1, 1, 2], ("s", 1): [1, 1, 1, 1], ("s", 2): [1, 1, 0, 1],
         (None, 0): [1, 1, 0, 2], (None, 1): [1, 1, 1, 1],
     }  # fmt: skip
+
+
+def test_the_share_of_days_on_the_weekday_of_reading(rows: Any) -> None:
+    # The night is a Tuesday; its lists are read on a Wednesday, as was the day six days before.
+    events = [
+        # Two Wednesdays of four days, of which one with two items and one of another weekday twice.
+        *(event("ann", item, days) for item, days in (("a", 6), ("b", 6), ("b", 55), ("a", 0), ("c", 1), ("c", 1))),
+        event("ann", "a", 62),  # a Wednesday longer than eight weeks ago
+        event("ann", "a", 56),  # the last day that is too long ago
+        event("ann", "a", -1),  # the day after the night, by a fast clock
+        event("ann", "a", 13, weight=0.0),
+        event("bob", "a", 6),
+        event("cat", "a", 5),
+        event("dan", "a", 90),
+        event("eve", "b", 6, weight=0.0),
+    ]
+    events[5] |= {"event_key": "again"}
+    found = histories(rows(CLEAN_EVENTS, events), pa.chunked_array([["a", "b", "c"]]), NIGHT, 5, Candidates())
+    shares = {row.user_id: row.weekday_share for row in found.collect()}
+    assert shares == {"ann": 0.5, "bob": 1.0, "cat": 0.0, "dan": 0.0, "eve": 0.0}

@@ -80,11 +80,16 @@ def rows(counts: list[tuple[bool, int, list[int]]]) -> pa.Table:
 
 
 def test_the_pool_is_new_available_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    none, some = [0] * len(WINDOWS), [0, 1, 1, 1, 1]
-    items = rows([(True, 6, some), (True, 5, some), (False, 0, none), (True, 0, none), (True, 2, [1, 1, 1, 1, 1])])
+    none, some = [0] * len(WINDOWS), [0, 0, 1, 1, 1, 1]
+    items = rows([(True, 6, some), (True, 5, some), (False, 0, none), (True, 0, none), (True, 2, [0, 1, 1, 1, 1, 1])])
     assert np.flatnonzero(new_items.pool(items, 5, NIGHT)).tolist() == [1, 3, 4]
     monkeypatch.setattr(new_items, "POOL", 2)
     assert np.flatnonzero(new_items.pool(items, 5, NIGHT)).tolist() == [1, 4]
+    # Two users of three days before one of tonight.
+    monkeypatch.setattr(new_items, "POOL", 1)
+    lately = rows([(True, 1, [1] * len(WINDOWS)), (True, 2, [0, *[2] * (len(WINDOWS) - 1)])])
+    assert np.flatnonzero(new_items.pool(lately, 5, NIGHT)).tolist() == [1]
+    monkeypatch.setattr(new_items, "POOL", 2)
     # Of a hundred alike all have their turn.
     alike = rows([(True, 0, none)] * 100)
     nights = [new_items.pool(alike, 5, NIGHT + dt.timedelta(days=n)) for n in range(300)]

@@ -28,8 +28,8 @@ def catalogue(
     nearest: int = 2,
 ) -> Catalogue:  # fmt: skip
     """A catalogue of items that name only what matters: id, and perhaps available, recent, users, first, new,
-    windows, factors, vector, age, idle, repeats, gap, categories. `near` per source, `people` and the numbers of their
-    items."""
+    windows, factors, vector, age, idle, repeats, gap, categories, values, price, cold, weekday (days of users on that
+    of reading, and on all). `near` per source, `people` and the numbers of their items."""
     near, people = near or {}, people or {}
     vectors = pa.list_(pa.float32())
     number = {item["id"]: n for n, item in enumerate(items)}
@@ -51,6 +51,11 @@ def catalogue(
                 "age": pa.array([item.get("age") for item in items], pa.int32()),
                 "idle": pa.array([item.get("idle") for item in items], pa.int32()),
                 "categories": pa.array([item.get("categories", []) for item in items], pa.list_(pa.string())),
+                "values": pa.array([item.get("values", []) for item in items], pa.list_(pa.string())),
+                "price": pa.array([item.get("price") for item in items], pa.float64()),
+                "is_cold": pa.array([item.get("cold", False) for item in items], pa.bool_()),
+                "weekday_days": pa.array([item.get("weekday", (0, 0))[0] for item in items], pa.int64()),
+                "all_days": pa.array([item.get("weekday", (0, 0))[1] for item in items], pa.int64()),
                 "factors": pa.array([item.get("factors") for item in items], vectors),
                 "vector": pa.array([item.get("vector") for item in items], vectors),
             }
@@ -104,6 +109,7 @@ def batch(lists: list[dict[str, Any]]) -> pa.RecordBatch:
             "event_count": column("event_count", pa.int64()),
             "item_count": column("item_count", pa.int64()),
             "days_since_last": column("days_since_last", pa.int32()),
+            "weekday_share": column("weekday_share", pa.float64()),
             "categories": column("categories", strings),
             "category_shares": column("category_shares", pa.list_(pa.float64())),
             "seed": column("seed", pa.int64()),
@@ -154,7 +160,8 @@ def reference(row: dict[str, Any], items: list[dict[str, Any]], near: Any, segme
     friends = alike(row, people, 2)
     habits = zip(*(row.get(name) or [] for name in ("own", "own_days", "own_age")), strict=True)
     habit = {items[n]["id"]: days * 0.5 ** (age / 60) for n, days, age in habits}
-    trending = sorted(items, key=lambda item: (-item["windows"][1], -item["recent"], -item["users"], item["id"]))
+    week = WINDOWS.index(7)
+    trending = sorted(items, key=lambda item: (-item["windows"][week], -item["recent"], -item["users"], item["id"]))
     first = [item for item in items if item.get("available", True)]
     most = max([item["recent"] for item in first] + [1])
     begin = {item["id"]: np.float32(item["first"] + 20 * item["recent"] / most) for item in first}
@@ -183,7 +190,7 @@ def reference(row: dict[str, Any], items: list[dict[str, Any]], near: Any, segme
         if source == "habit":
             return habit.get(name)
         if source == "trending":
-            return -trending.index(item) if item["windows"][1] else None
+            return -trending.index(item) if item["windows"][week] else None
         if source == "text":
             return dot(vector, item["vector"]) if vector is not None and item["vector"] is not None else None
         if source == "segment":
