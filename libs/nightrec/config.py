@@ -210,7 +210,7 @@ class Candidates(_Section):
         ge=0,
         description="recent users by which everybody's most popular item leads in every segment, others in proportion",
     )
-    trending: Count = Field(50, description="by users of the last seven days")
+    trending: Count = Field(50, description="by users of the last seven days, or of a quarter of profiles.recent_days")
     popularity: Count = Field(50, description="by recent popularity")
     new_items: Count = Field(
         10, description="drawn by chance among new items, likelier what is near by its text, the probability as score"

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from nightrec.serving.affinities import Traits
 from nightrec.config import RECENT_DAYS
+from nightrec.serving.affinities import Traits
 from nightrec.serving.item_facts import item_facts, weekday_logs
 from nightrec.serving.neighbour_users import References
 from nightrec.serving.vectors import Vectors, index_bytes
@@ -92,8 +92,8 @@ class Catalogue:
     ) -> Catalogue:  # fmt: skip
         """From items in id order (the columns of `candidates.item_rows`, `newcomer_count`, `is_new` and `is_cold`), per
         source its neighbours (`item_idx`, `neighbour_idx`, `similarity`), segments (`segment`, `item_idx`, `users`),
-        and reference users (`user_id`, `basket`), of whom the `nearest` speak for a user. Trends follow from `recent_days`
-        (`lately`).
+        and reference users (`user_id`, `basket`), of whom the `nearest` speak for a user. Trends follow from
+        `recent_days` (`lately`).
 
         Ids of the editorial list that are not among the items, or not available, are passed over.
         """
@@ -240,8 +240,11 @@ class Catalogue:
 
 def lately(recent_days: int) -> tuple[int, int]:
     """Two of WINDOWS: that nearest to a quarter of `recent_days`, and to these; ties to the shorter."""
-    week, month = (min(WINDOWS, key=lambda days: (abs(days - wanted), days)) for wanted in (recent_days / 4, recent_days))
-    return week, month
+
+    def nearest(wanted: float) -> int:
+        return min(WINDOWS, key=lambda days: (abs(days - wanted), days))
+
+    return nearest(recent_days / 4), nearest(recent_days)
 
 
 def trend(windows: Ints, ever: Ints, days: int = 28) -> Floats:

@@ -13,6 +13,7 @@ from test_nominate import NEAR, alike, batch, catalogue
 
 from nightrec.features import FEATURES, GROUPS, RISING, SCORED
 from nightrec.serving.affinities import Traits
+from nightrec.serving.catalogue import lately
 from nightrec.serving.features import features, scores
 from nightrec.serving.item_facts import percentiles
 from nightrec.serving.nominate import Lists
@@ -309,3 +310,10 @@ def test_a_list_alone_and_none() -> None:
 def test_percentiles_share_places() -> None:
     assert percentiles(np.array([5, 1, 5, 9])).tolist() == [0.5, 0.0, 0.5, 1.0]
     assert percentiles(np.array([7])).tolist() == [0.0] and percentiles(np.empty(0)).tolist() == []
+
+
+def test_trends_are_of_the_window_that_was_decided_and_of_a_quarter_of_it() -> None:
+    found = {days: lately(days) for days in (1, 3, 5, 7, 14, 28, 30, 56, 365)}
+    assert found == {
+        1: (1, 1), 3: (1, 3), 5: (1, 3), 7: (1, 7), 14: (3, 14), 28: (7, 28), 30: (7, 28), 56: (14, 56), 365: (56, 56),
+    }  # fmt: skip
