@@ -41,7 +41,12 @@ def test_two_cuts_of_a_shop_with_planted_tastes(tmp_path: Path) -> None:
         assert worth[0] <= reached["oracle", 5] <= 1
         # The ranker's order goes on to the last of the candidates, which are fewer than 100.
         assert ours["figures"]["recall_100"]["mean"] == pytest.approx(reached["union", 500])
-        slices = {row["name"]: row for row in found["slices"] if row["cut"] == cut}
+        of_cut = [row for row in found["slices"] if row["cut"] == cut]
+        deep = [row for row in of_cut if row["depth"] == 100]
+        assert "tail items" in {row["name"] for row in deep} and {row["figure"] for row in deep} == {"recall"}
+        assert all(row["theirs"]["mean"] == pytest.approx(1.0) for row in deep)
+        slices = {row["name"]: row for row in of_cut if row["depth"] == found["k"]}
+        assert {row["name"] for row in deep} < set(slices) and len(of_cut) == len(deep) + len(slices)
         assert slices["segment garden"]["over_segment"]["users"] == slices["segment garden"]["ours"]["users"]
         assert slices["head items"]["over_segment"] is None and "segment popularity, trend" in methods
         everybody = slices["users of 6 events and more"]["ours"]["users"]

@@ -21,12 +21,13 @@ from nightrec import cli, quality
 from nightrec.config import Config, load
 from nightrec.evaluation import ablation, protocol, trials
 from nightrec.evaluation.ablation import Variant
+from nightrec.evaluation.lists import DEEP
 from nightrec.evaluation.space import with_settings
 from nightrec.evaluation.trials import NDCG, Bench
 from nightrec.metrics import bootstrap
 from nightrec.night import Books
 from nightrec.store import arrow
-from nightrec.tables import CANDIDATES, RUNS
+from nightrec.tables import CANDIDATES, RANKED_TOPK, RUNS
 
 SMALL = '[ranker]\nhorizon_days = 7\nhidden = [8]\nepochs = 2\nbatch = 256\npast_cuts = 1\ntrees = 0\n'
 
@@ -87,8 +88,10 @@ def test_what_is_left_out_is_missed(
     assert (same["worth"]["mean"], same["worth"]["low"], same["worth"]["high"]) == (0, 0, 0) and same["ndcg"] == whole
     assert gone["worth"]["low"] > 0 and gone["worth"]["mean"] == pytest.approx(whole["mean"] - gone["ndcg"]["mean"])
     assert gone["ndcg"]["users"] == whole["users"]
-    items = {one["name"]: one for one in gone["items"]}
-    assert same["items"] == [] and items["head items"]["best"] == "the own taste"
+    items = {(one["name"], one["depth"]): one for one in gone["items"]}
+    assert same["items"] == [] and items["head items", found["k"]]["best"] == "the own taste"
+    assert {depth for _, depth in items} == {found["k"], DEEP}
+    assert items["tail items", DEEP]["ours"]["mean"] > items["tail items", found["k"]]["ours"]["mean"]
     assert sum(one["gain"]["mean"] > 0 for one in items.values()) > 0
     for one in items.values():
         assert one["gain"]["mean"] == pytest.approx(one["ours"]["mean"] - one["theirs"]["mean"])
@@ -98,6 +101,9 @@ def test_what_is_left_out_is_missed(
     warehouse = f"{toml.parent}/reports/ablation/warehouse"
     left = arrow(warehouse, CANDIDATES, {"list_kind": "user"}, ["list_key", "item_id"]).to_pylist()
     assert any((int(row["list_key"][1:]) - int(row["item_id"][1:])) % 2 == 0 for row in left)
+    # The last variant's lists go on behind K, as the whole system's do.
+    lists = arrow(warehouse, RANKED_TOPK, {"list_kind": "user"}, ["rank"])["rank"]
+    assert max(lists.to_pylist()) > 2 * found["k"]
     history = DeltaTable(f"{warehouse}/candidates").history()
     assert sum(commit["operation"] == "WRITE" for commit in history) == 2
 

@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 
 CutsOption = Annotated[int, typer.Option("--cuts", min=1, help="cuts in time, the last as late as the log permits")]
 DaysOption = Annotated[
-    int, typer.Option("--days", min=1, help="days after each cut that are judged, and between cuts")
-]
+    int | None,
+    typer.Option(
+        "--days", min=1,
+        help="days after each cut that are judged, and between cuts; 14 where nothing is said, or 7, 3, 1 in a log too "
+        "short for that",
+    ),
+]  # fmt: skip
 
 
 def _console() -> Console:
@@ -36,6 +41,19 @@ def _console() -> Console:
 
 def _say(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, markup=False)
+
+
+def _windows(
+    settings: Config, cuts: int, days: int | None, console: Console, until: day = day.max
+) -> tuple[list[day], int]:
+    """The cuts, and the days after each: as many as the log permits where nobody says, which is told."""
+    from nightrec.evaluation import protocol
+
+    chosen, why = (days, "") if days else protocol.days_for(settings, cuts, until)
+    wanted = protocol.cuts(settings, cuts, chosen, until)
+    if why:
+        _say(console, why)
+    return wanted, chosen
 
 
 @contextmanager
@@ -55,7 +73,7 @@ def _session(
         spark.stop()
 
 
-def evaluate(config: ConfigOption, cuts: CutsOption = 3, days: DaysOption = 14, json: JsonOption = False) -> None:
+def evaluate(config: ConfigOption, cuts: CutsOption = 3, days: DaysOption = None, json: JsonOption = False) -> None:
     """How good the lists would have been: nights as of past cuts, judged on what came after, beside simple baselines.
 
     Trains anew at every cut, in a warehouse of its own below the reports' folder. Minutes per cut. Items of a user's
@@ -69,9 +87,10 @@ def evaluate(config: ConfigOption, cuts: CutsOption = 3, days: DaysOption = 14, 
 
     deployment = configuration.load(config)
     settings = protocol.apart(deployment, "evaluation")
-    wanted = protocol.cuts(settings, cuts, days)
-    with _session(settings, "evaluate", _console()) as (spark, watch, tell):
-        found = protocol.evaluate(spark, settings, wanted, days, watch, tell)
+    console = _console()
+    wanted, length = _windows(settings, cuts, days, console)
+    with _session(settings, "evaluate", console) as (spark, watch, tell):
+        found = protocol.evaluate(spark, settings, wanted, length, watch, tell)
     html = charts.write(found, Path(deployment.paths.reports))
     answer(page.as_dict(found), page.render(found, html), json)
 
@@ -79,7 +98,7 @@ def evaluate(config: ConfigOption, cuts: CutsOption = 3, days: DaysOption = 14, 
 def ablate(
     config: ConfigOption,
     cuts: CutsOption = 3,
-    days: DaysOption = 14,
+    days: DaysOption = None,
     parts: Annotated[
         list[str] | None,
         typer.Option("--part", metavar="PART", help="sources, features, heads, blends, nights, or by name; repeatable"),
@@ -99,10 +118,10 @@ def ablate(
 
     settings = protocol.apart(configuration.load(config), "ablation")
     asked = ablation.chosen(settings, parts or [])
-    wanted = protocol.cuts(settings, cuts, days)
     console = _console()
+    wanted, length = _windows(settings, cuts, days, console)
     with _session(settings, "ablate", console) as (spark, watch, tell):
-        found = ablation.ablate(spark, settings, wanted, days, asked, watch, tell, partial(_say, console))
+        found = ablation.ablate(spark, settings, wanted, length, asked, watch, tell, partial(_say, console))
     answer(page.as_dict(found), page.render(found), json)
 
 
@@ -116,7 +135,7 @@ def tune(
         ),
     ] = None,
     cuts: CutsOption = 3,
-    days: DaysOption = 14,
+    days: DaysOption = None,
     sampler: Annotated[Literal["grid", "random", "bayesian"], typer.Option(help="how settings are drawn")] = "bayesian",
     trials: Annotated[
         int | None, typer.Option(min=1, help="trials in all, with those of earlier starts; 20 where nothing is said")
@@ -145,11 +164,11 @@ def tune(
         raise UsageError(f"{config} is what tune writes; name the file that it extends")
     settings = protocol.apart(configuration.load(config), "tuning")
     space = searched(settings, keys or [])
-    wanted = protocol.cuts(settings, cuts, days, date.date() if date else day.max)
-    budget = trials or (None if minutes else 20)
     console = _console()
+    wanted, length = _windows(settings, cuts, days, console, date.date() if date else day.max)
+    budget = trials or (None if minutes else 20)
     with _session(settings, "tune", console) as (spark, watch, tell):
-        bench = Bench(spark, settings, wanted, days, watch, tell)
+        bench = Bench(spark, settings, wanted, length, watch, tell)
         found = tuning.tune(bench, space, sampler, budget, minutes, partial(_say, console))
     file = tuning.write(found, config)
     answer(page.as_dict(found, file), page.render(found, tuning.verdict(found, config.name), file), json)

@@ -63,7 +63,7 @@ class Variant:
 @dataclass(frozen=True)
 class Part:
     """A variant's NDCG over all cuts, and how much more the whole system has: what the part is worth. Where texts are
-    left out also the recall of both in slices of items: what texts do for new ones."""
+    left out also the recall of both in slices of items, at K and at 100: what texts do for new ones."""
 
     kind: str
     name: str
@@ -196,21 +196,21 @@ def ablate(
         idle = time.monotonic()
     pooled = bootstrap.pooled(found)
     parts = [
-        Part(variant.kind, variant.name, ndcg, worth, seconds[variant.name], _items(pooled, variant))
+        Part(variant.kind, variant.name, ndcg, worth, seconds[variant.name], _items(pooled, variant, config.lists.k))
         for variant in asked
         if (ndcg := pooled.interval(variant.name)) and (worth := pooled.interval(WHOLE, minus=variant.name))
     ]
     return Ablation(config.lists.k, days, tuple(wanted), pooled.interval(WHOLE), tuple(parts))
 
 
-def _items(pooled: bootstrap.Resampled, variant: Variant) -> tuple[Slice, ...]:
-    """Recall at K of slices of items, where texts are left out: of the whole, without, and what the whole has more."""
+def _items(pooled: bootstrap.Resampled, variant: Variant, k: int) -> tuple[Slice, ...]:
+    """Recall of slices of items, where texts are left out: of the whole, without, and what the whole has more."""
     return tuple(
-        Slice(None, name, "recall", variant.name, whole, part, gain, None)
-        for name in lists.ITEM_SLICES
+        Slice(None, kind[0], "recall", kind[1], variant.name, whole, part, gain, None)
+        for kind in lists.item_figures(k)
         if variant.name == WITHOUT_TEXTS
-        if (whole := pooled.interval((WHOLE, name))) and (part := pooled.interval((variant.name, name)))
-        if (gain := pooled.interval((WHOLE, name), minus=(variant.name, name)))
+        if (whole := pooled.interval((WHOLE, kind))) and (part := pooled.interval((variant.name, kind)))
+        if (gain := pooled.interval((WHOLE, kind), minus=(variant.name, kind)))
     )
 
 
@@ -235,5 +235,6 @@ def _run(night: Night, watch: Watch, replayed: set[date], *, again: bool) -> Ite
     replayed |= set(night.training_cuts())
     for name in ("ranker_examples", "ranker_model", "ranked_topk")[0 if again else 1 :]:
         with watch(f"{name} {night.date}"):
-            books = runner.run_stage(night, stage(name))
+            # As deep as the lists of the whole system, which they are paired with.
+            books = runner.run_stage(protocol.deeper(night) if name == "ranked_topk" else night, stage(name))
         yield books

@@ -28,6 +28,8 @@ WINDOWS = (7, 14, 28)
 EVER = len(WINDOWS)
 # The family that knows what to show whom without a history.
 BY_SEGMENT = "segment popularity"
+# Items whose products with all others are looked at at once: 40 MB of 20,000.
+_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,15 @@ def segment_popularity(window: int, prior: float) -> Method:
     def learn(items: Items) -> Score:
         everybody = items.users[:, window]
         shares = (prior * everybody / max(everybody.max(initial=0), 1)).astype(np.float32)
+        # What is scored with goes to the executors: not all that is known of items.
+        names, inside = items.segment, items.by_segment[window] if items.by_segment else None
 
         def score(histories: Histories) -> Floats:
             scores: Floats = np.tile(shares, (histories.counts.shape[0], 1))
-            row = pc.index_in(histories.segment, value_set=items.segment).fill_null(-1).to_numpy()
+            row = pc.index_in(histories.segment, value_set=names).fill_null(-1).to_numpy()
             known = np.flatnonzero(row >= 0)
             if len(known):
-                scores[known] += items.by_segment[window][row[known]].toarray()
+                scores[known] += inside[row[known]].toarray()
             return scores
 
         return score
@@ -178,19 +182,32 @@ def bm25(nearest: int, k1: float = 1.2, b: float = 0.75) -> Method:
         norm = 1 - b + b * lengths / max(lengths.mean(), 1e-9)
         weights = count * (k1 + 1) / (k1 * norm[documents.row] + count) * rarity[documents.col]
         weighted = sparse.csr_matrix((weights, (documents.row, documents.col)), documents.shape)
-        table = _nearest((weighted @ weighted.T).tocsr(), nearest)
+        table = _nearest(weighted, nearest)
         return lambda histories: np.asarray((histories.counts.astype(np.float32) @ table).todense(), np.float32)
 
     return learn
 
 
-def _nearest(similarity: Any, most: int) -> Any:
-    """The largest entries of each row, ties by column, as float."""
-    rows = np.repeat(np.arange(similarity.shape[0]), np.diff(similarity.indptr))
-    order = np.lexsort((similarity.indices, -similarity.data, rows))
-    kept = order[np.arange(len(rows)) - similarity.indptr[rows] < most]
+def _nearest(weighted: Any, most: int) -> Any:
+    """N x N: the largest products of each row of `weighted` (N x R) with all rows, ties by column, as float.
+
+    Block by block: most items of a shop share some user, so that all products are as good as dense; to sort 11 million
+    of them at once took 5 s and 0.6 GB where this takes 0.5 s.
+    """
+    other, width = weighted.T.tocsr(), weighted.shape[0]
+    near, columns, starts = [], [], [np.zeros(1, np.int64)]
+    for start in range(0, max(width, 1), _ROWS):
+        found = weighted[start : start + _ROWS] @ other
+        # Rows that share nothing are no neighbours; those whose product is below 0 are.
+        products = np.full(found.shape, -np.inf)
+        products[np.repeat(np.arange(len(products)), np.diff(found.indptr)), found.indices] = found.data
+        chosen, counts = best(products, most)
+        kept = np.arange(most) < counts[:, None]
+        columns.append(chosen[kept])
+        near.append(products[np.nonzero(kept)[0], columns[-1]].astype(np.float32))
+        starts.append(counts.astype(np.int64))
     return sparse.csr_matrix(
-        (similarity.data[kept].astype(np.float32), (rows[kept], similarity.indices[kept])), similarity.shape
+        (np.concatenate(near), np.concatenate(columns), np.cumsum(np.concatenate(starts))), (width, width)
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 from nightrec.evaluation.baselines import BY_SEGMENT
 from nightrec.evaluation.judge import Cut
-from nightrec.evaluation.lists import ITEM_SLICES, OURS, PER_METHOD
+from nightrec.evaluation.lists import OURS, PER_METHOD, item_figures
 from nightrec.metrics import bootstrap, probability, reach
 from nightrec.metrics.bootstrap import Interval
 
@@ -28,12 +28,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Slice:
-    """NDCG for a slice of users, recall for one of items: of nightrec, of the best baseline over all users, and what
-    nightrec has more, paired; of users also what it has more than segment popularity (None for items)."""
+    """NDCG at k for a slice of users, recall at k and at 100 for one of items: of nightrec, of the best baseline over
+    all users, and what nightrec has more, paired; of users also what it has more than segment popularity (None for
+    items)."""
 
     cut: date | None
     name: str
     figure: str
+    depth: int
     best: str
     ours: Interval
     theirs: Interval
@@ -101,7 +103,7 @@ def findings(cuts: Sequence[Cut], k: int, days: int) -> Findings:
         figures = bootstrap.pooled([cut.figures for cut in some])
         own = _judged(when, some, figures)
         judged += own
-        slices += _slices(when, some, figures, own)
+        slices += _slices(when, some, figures, own, k)
     return Findings(
         OURS, k, days, tuple(cut.date for cut in cuts), tuple(judged), tuple(slices),
         tuple(
@@ -138,20 +140,22 @@ def best_baseline(judged: Sequence[Judged]) -> str:
 
 
 def _slices(
-    when: date | None, cuts: Sequence[Cut], figures: bootstrap.Resampled, judged: Sequence[Judged]
+    when: date | None, cuts: Sequence[Cut], figures: bootstrap.Resampled, judged: Sequence[Judged], k: int
 ) -> list[Slice]:
     best = best_baseline(judged)
     of_users = dict.fromkeys(name for cut in cuts for name in cut.slices)
-    beside = {(BY_SEGMENT, name) for name in of_users} & set(figures.names)
+    known: list[tuple[str, str, int, Hashable]] = [(name, "ndcg", k, name) for name in of_users]
+    known += [(name, "recall", depth, (name, depth)) for name, depth in item_figures(k)]
     found = []
-    for name, figure in [*((name, "ndcg") for name in of_users), *((name, "recall") for name in ITEM_SLICES)]:
-        ours, theirs = ((method, name) for method in (OURS, best))
+    for name, figure, depth, kind in known:
+        ours, theirs = ((method, kind) for method in (OURS, best))
         if not best or not (mine := figures.interval(ours)) or not (other := figures.interval(theirs)):
             continue
         gain = figures.interval(ours, minus=theirs)
         assert gain is not None  # both have rows
-        over = figures.interval(ours, minus=(BY_SEGMENT, name)) if (BY_SEGMENT, name) in beside else None
-        found.append(Slice(when, name, figure, best, mine, other, gain, over))
+        beside = (BY_SEGMENT, kind)
+        over = figures.interval(ours, minus=beside) if name in of_users and beside in figures.names else None
+        found.append(Slice(when, name, figure, depth, best, mine, other, gain, over))
     return found
 
 

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from nightrec import raw
 from nightrec.evaluation import asof, baselines, predictions
 from nightrec.evaluation.baselines import Items
-from nightrec.evaluation.lists import ITEM_SLICES, OURS, Judging, Method, Shelf
+from nightrec.evaluation.lists import ITEM_SLICES, OURS, Judging, Method, Shelf, item_figures
 from nightrec.metrics import bootstrap, catalogue, probability, reach
 from nightrec.profiles.items import item_profiles
 from nightrec.profiles.users import user_profiles
@@ -50,7 +50,7 @@ class Cut:
     date: date
     methods: tuple[str, ...]
     settings: Mapping[str, str]
-    figures: bootstrap.Resampled  # names: (method, figure or slice)
+    figures: bootstrap.Resampled  # names: Judging.columns
     slices: tuple[str, ...]
     coverage: Mapping[str, float]
     reach: Mapping[tuple[str, int], tuple[float, int]]
@@ -248,7 +248,7 @@ def ndcg(
     night: Night, log: Log, name: Hashable, slices: npt.NDArray[np.bool_] | None = None
 ) -> bootstrap.Resampled:  # fmt: skip
     """The NDCG at K of the lists that the night made, as the figure of that name, and of `slices` (N x ITEM_SLICES)
-    their recall, as (name, slice); without anything beside them."""
+    their recall, as (name, one of item_figures); without anything beside them."""
     count = len(log.item_id)
     # Every item alike: what needs to know them is not asked for.
     ones, members = np.ones(count), np.zeros((count, len(ITEM_SLICES)), np.bool_) if slices is None else slices
@@ -256,9 +256,10 @@ def ndcg(
     trend = np.zeros(count, np.float32)
     judging = Judging(log.k, log.repeats_allowed, shelf, trend, [], {}, log.numbers(_everyone(night)))
     rows = judging.judged(_spread(night, _judged_users(night, log)))
-    places = (judging.columns.index((OURS, kind)) for kind in ("ndcg", *ITEM_SLICES))
+    of_items = item_figures(log.k)
+    places = (judging.columns.index((OURS, kind)) for kind in ("ndcg", *of_items))
     figures = F.array(*(F.get("figures", F.lit(place)) for place in places))
-    names: list[Hashable] = [name, *((name, part) for part in ITEM_SLICES)]
+    names: list[Hashable] = [name, *((name, kind) for kind in of_items)]
     return bootstrap.resampled(rows.select("user_id", figures.alias("figures")), names)
 
 

@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.integer]
 Doubles = npt.NDArray[np.float64]
 
 OURS = "nightrec"
-# Lists are this long where a method can make them so: for recall_100.
+# Lists are this long where a method can make them so: for recall_100, and for items that hardly any list has within K.
 DEEP = 100
 PER_METHOD = (*ranking.FIGURES, "recall_100", "novelty", "diversity")
 USER_SLICES = {
@@ -77,6 +77,11 @@ def members(events: Doubles) -> npt.NDArray[np.bool_]:
     return np.column_stack([events == 0, events == 1, (events >= 2) & (events <= 5), is_head, ~is_head])
 
 
+def item_figures(k: int) -> list[tuple[str, int]]:
+    """What is told of items: of each slice the recall at k, and at DEEP, where also few new ones stand in lists."""
+    return [(part, depth) for depth in dict.fromkeys((k, DEEP)) for part in ITEM_SLICES]
+
+
 @dataclass(frozen=True)
 class Judging:
     """One pass: `methods` with what their families learned, beside `ours` where the users have a column of that name
@@ -103,8 +108,8 @@ class Judging:
 
     @property
     def columns(self) -> list[Hashable]:
-        """What `figures` holds: method and figure, method and item slice (recall), method and user slice (NDCG)."""
-        kinds = [*PER_METHOD, *ITEM_SLICES, *self.slices]
+        """What `figures` holds: method and figure, method and one of item_figures, method and user slice (NDCG)."""
+        kinds = [*PER_METHOD, *item_figures(self.k), *self.slices]
         return [(name, kind) for name in self.names for kind in kinds]
 
     def judged(self, users: DataFrame) -> DataFrame:
@@ -133,9 +138,12 @@ class Judging:
             deep = ranking.figures(shown, starts, wanted, weights, DEEP)[:, [ranking.FIGURES.index("recall")]]
             top = shown[:, : self.k]
             more = catalogue.novelty_and_diversity(top, self.shelf.share, self.shelf.vectors)
-            by_class = ranking.recall_of(shown, starts, wanted, self.shelf.members, self.k)
+            by_class = (
+                ranking.recall_of(shown, starts, wanted, self.shelf.members, depth)
+                for depth in dict.fromkeys((self.k, DEEP))
+            )
             ndcg = np.where(inside, found[:, [0]], np.nan)
-            figures.append(np.hstack([found, deep, more, by_class, ndcg]))
+            figures.append(np.hstack([found, deep, more, *by_class, ndcg]))
             lists.append(top)
         return pa.RecordBatch.from_pydict({
             "user_id": batch["user_id"], "figures": _rows(np.hstack(figures)), "lists": _nested(np.stack(lists, 1)),

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
     from nightrec.runner import Watch
 
+# Days after each cut where nobody says how many: the most for which the log is long enough.
+DAYS = (14, 7, 3, 1)
+# A training whose horizon follows from the log looks so many days ahead at most.
+_HORIZON = 14
+
 
 def apart(config: Config, name: str) -> Config:
     """The same deployment with tables, models, exports and curves of its own, in a folder among its reports."""
@@ -40,15 +45,32 @@ def cuts(config: Config, count: int, days: int, until: date = date.max) -> list[
     Raises UsageError where the log is too short to train before the first.
     """
     arrived = [day for day in raw.ingest_dates(config.paths.raw, "events") if day <= until]
-    # A training learns from one horizon before what it is judged on, and knows one horizon more.
-    needed = days * count + 2 * config.ranker.horizon
+    horizon = config.ranker.horizon_days or min(days, _HORIZON)
+    needed = _needed(config, count, days)
     if not arrived or arrived[-1] - timedelta(days=needed) < arrived[0]:
         raise UsageError(
-            f"{count} cuts of {days} days and a training of twice {config.ranker.horizon} days need {needed} days "
-            f"before the last; the {len(arrived)} dates of {config.paths.raw} do not reach so far back: ask for fewer "
-            "or shorter ones"
+            f"{count} cuts of {days} days and a training of twice {horizon} days need {needed} days before the last; "
+            f"the {len(arrived)} dates of {config.paths.raw} do not reach so far back: ask for fewer or shorter ones"
         )
     return [arrived[-1] - timedelta(days=days * n) for n in range(count, 0, -1)]
+
+
+def days_for(config: Config, count: int, until: date = date.max) -> tuple[int, str]:
+    """The first of DAYS that the log has for so many cuts, and why it was taken, in a sentence; the last of them where
+    it has not even that many, which `cuts` then refuses."""
+    arrived = [day for day in raw.ingest_dates(config.paths.raw, "events") if day <= until]
+    span = (arrived[-1] - arrived[0]).days if arrived else 0
+    taken = next((days for days in DAYS if _needed(config, count, days) <= span), DAYS[-1])
+    cuts = f"{count} cut{'s' if count > 1 else ''} of {DAYS[0]} days"
+    judged = f"judged by {taken} day{'s' if taken > 1 else ''} after {'each' if count > 1 else 'it'}"
+    enough = "long enough" if taken == DAYS[0] else "too short"
+    return taken, f"The log's {span + 1} days are {enough} for {cuts}: {judged}."
+
+
+def _needed(config: Config, count: int, days: int) -> int:
+    """Days of the log before its last: a training learns from one horizon before what it is judged on, and knows one
+    horizon more."""
+    return days * count + 2 * (config.ranker.horizon_days or min(days, _HORIZON))
 
 
 def evaluate(

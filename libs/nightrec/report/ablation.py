@@ -34,7 +34,7 @@ def render(found: Ablation) -> RenderableType:
         rows = table("", "slice", "users", "figure", "everything", part.name, "everything has more by")
         for one in part.items:
             means = (f"{figure.mean:.3f}" for figure in (one.ours, one.theirs))
-            rows.add_row(one.name, f"{one.ours.users:,}", one.figure, *means, spread(one.gain))
+            rows.add_row(one.name, f"{one.ours.users:,}", f"{one.figure}@{one.depth}", *means, spread(one.gain))
         tables += ["", rows] if part.items else []
     return Group(Text(about), *tables)
 

@@ -94,7 +94,8 @@ def _slices(found: Findings) -> Table:
     rows = table("", "slice", "users", "figure", found.ours, best, "more by", "than segment popularity by")
     for one in pooled:
         figures = (f"{value.mean:.3f}" for value in (one.ours, one.theirs))
-        rows.add_row(one.name, f"{one.ours.users:,}", one.figure, *figures, spread(one.gain), spread(one.over_segment))
+        figure = f"{one.figure}@{one.depth}"
+        rows.add_row(one.name, f"{one.ours.users:,}", figure, *figures, spread(one.gain), spread(one.over_segment))
     return rows
 
 

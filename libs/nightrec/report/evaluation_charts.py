@@ -39,7 +39,7 @@ def write(found: Findings, folder: Path) -> Path:
 def page(found: Findings) -> str:
     """The page: methods pooled and by cut, gains by slice, recall of the candidate sources."""
     pooled = [(label(one), *_bounds(one.figures["ndcg"])) for one in ranked(found, None)]
-    gains = [(one.name, *_bounds(one.gain)) for one in found.slices if one.cut is None]
+    gains = [(f"{one.name}, {one.figure}@{one.depth}", *_bounds(one.gain)) for one in found.slices if one.cut is None]
     best = next((one.best for one in found.slices if one.cut is None), "")
     sources = [(f"{one.source} @{one.depth}", one.mean, one.mean, one.mean) for one in found.reached if one.cut is None]
     charts = [(f"NDCG@{found.k} over all cuts, with 95 % intervals", _bars(pooled, found.ours))]

@@ -80,8 +80,8 @@ def _alone(log: Log) -> str:
     slices = [columns, "|---|---|---|---|---|---|---|"]
     for one in log["slices"]:
         cells = [
-            one["name"], f"{one['ours']['users']:,}", f"{one['figure']}@{k}", _mean(one["ours"]), _mean(one["theirs"]),
-            _spread(one["gain"]), _spread(one.get("over_segment")),
+            one["name"], f"{one['ours']['users']:,}", f"{one['figure']}@{one.get('depth', k)}", _mean(one["ours"]),
+            _mean(one["theirs"]), _spread(one["gain"]), _spread(one.get("over_segment")),
         ]  # fmt: skip
         slices.append(f"| {' | '.join(cells)} |")
     return "\n".join([about, "", *lines, "", f"By cut: {by_cut}.", "", *slices])

@@ -13,7 +13,15 @@ from pyspark.sql import SparkSession
 
 from nightrec.evaluation import asof
 from nightrec.evaluation.baselines import WINDOWS, popularity
-from nightrec.evaluation.lists import ITEM_SLICES, OURS, PER_METHOD, Judging, Method, Shelf
+from nightrec.evaluation.lists import (
+    DEEP,
+    ITEM_SLICES,
+    OURS,
+    PER_METHOD,
+    Judging,
+    Method,
+    Shelf,
+)
 from nightrec.tables import CLEAN_EVENTS
 
 CUT = dt.date(2026, 3, 10)
@@ -107,6 +115,7 @@ def test_what_counts_afterwards(rows: Any, index: Any) -> None:
 def test_lists_and_figures_of_a_user_by_hand(rows: Any, index: Any, spark: SparkSession) -> None:
     past = [event(f"p{n}", f"i{item}", -1) for item, people in enumerate([6, 4, 3, 2, 1, 0, 0]) for n in range(people)]
     after = [event("p0", "i4", 1), event("p0", "i5", 1), event("new", "i0", 2), event("new", "i9", 2)]
+    after += [event("p1", "i4", 1), event("p1", "i6", 1)]
     frame = asof.users(rows(CLEAN_EVENTS, [*past, *after]), index, CUT, 14, repeats_allowed=False)
     items = asof.items(frame, pa.array(ITEMS))
     vectors = np.zeros((7, 2), np.float32)
@@ -116,7 +125,7 @@ def test_lists_and_figures_of_a_user_by_hand(rows: Any, index: Any, spark: Spark
         2, False, Shelf.of(items, vectors), np.array([1, 1, 9, 1, 1, 1, 1], np.float32), methods,
         {("popular", ""): popularity(3)(items)}, everyone=[0, 1], segments=["north"],
     )  # fmt: skip
-    extra = spark.createDataFrame([("p0", 7, [5, 4], "north"), ("new", 8, None, None)],
+    extra = spark.createDataFrame([("p0", 7, [5, 4], "north"), ("new", 8, None, None), ("p1", 9, [3, 5, 6], None)],
                                   "user_id string, _user long, ours array<int>, segment string")
     found = {
         row["user_id"]: row for row in judging.judged(frame.join(extra, "user_id")).toArrow().to_pylist()
@@ -132,9 +141,16 @@ def test_lists_and_figures_of_a_user_by_hand(rows: Any, index: Any, spark: Spark
     assert figures["new"]["popular", "recall_100"] == figures["new"][OURS, "recall_100"] == 0.5
     assert figures["p0"][OURS, "diversity"] == 1.0 and figures["p0"]["popular", "diversity"] == 0.0
     cold, _, _, head, _ = ITEM_SLICES
-    assert figures["new"]["popular", head] == 1.0 and math.isnan(figures["new"]["popular", cold])
+    assert figures["new"]["popular", (head, 2)] == 1.0 and math.isnan(figures["new"]["popular", (cold, 2)])
+    # Of i4 .. i6, all that p1 has left: i6, without events, is the third in both lists; i4 is the first in one.
+    new = {(kind, depth): [figures["p1"][method, (kind, depth)] for method in (OURS, "popular")]
+           for kind in ITEM_SLICES[:2] for depth in (2, DEEP)}  # fmt: skip
+    assert new == {
+        (cold, 2): [0.0, 0.0], (cold, DEEP): [1.0, 1.0], (ITEM_SLICES[1], 2): [0.0, 1.0],
+        (ITEM_SLICES[1], DEEP): [0.0, 1.0],
+    }  # fmt: skip
     assert [name for (method, name), value in figures["new"].items() if method == OURS and not math.isnan(value)] == [
-        *(name for name in PER_METHOD if name != "diversity"), head, "users without events",
+        *(name for name in PER_METHOD if name != "diversity"), (head, 2), (head, DEEP), "users without events",
     ]  # fmt: skip
     assert figures["p0"]["popular", "segment north"] == figures["p0"]["popular", "users of 2 to 5 events"]
     assert math.isnan(figures["new"]["popular", "segment north"])

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyspark import cloudpickle
 from scipy import sparse
 
 from nightrec.evaluation import baselines
 from nightrec.evaluation.baselines import EVER, WINDOWS, Histories, Items
+from nightrec.evaluation.judge import families
 
 CUT = dt.date(2026, 3, 10)
 WIDTH = 7
@@ -121,6 +124,34 @@ def test_bm25_is_that_of_implicit_s_definition() -> None:
             for i in range(WIDTH):
                 expected = sum(own[j][0] * alike[j][i] for j in own if i in kept[j])
                 assert found[u, i] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_the_nearest_of_a_block_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "_ROWS", 4)
+    rng = np.random.default_rng(3)
+    # Ties, products below 0, rows that share nothing, and a row without anything.
+    table = rng.integers(-1, 3, (11, 9)) * (rng.random((11, 9)) < 0.3)
+    table[5] = 0
+    weighted, products = sparse.csr_matrix(table.astype(float)), table @ table.T
+    assert (products < 0).any() and 1 < (products[0] != 0).sum() < 11
+    for most in (1, 3, 11, 20):
+        found = baselines._nearest(weighted, most)
+        found.sort_indices()
+        for i in range(11):
+            kept = sorted(np.flatnonzero(products[i]), key=lambda j, of=products[i]: (-of[j], j))[:most]
+            at = slice(found.indptr[i], found.indptr[i + 1])
+            assert found.indices[at].tolist() == sorted(kept)
+            assert found.data[at].tolist() == products[i][sorted(kept)].tolist()
+    assert found.shape == (11, 11) and found.dtype == np.float32
+    assert baselines._nearest(sparse.csr_matrix((0, 9)), 3).shape == (0, 0)
+
+
+def test_what_scores_takes_along_nothing_but_what_it_needs() -> None:
+    """Items hold all pairs of items: a hundred megabytes that executors would be sent."""
+    alone = replace(known(log()), item_id=threading.Lock())  # cannot be sent
+    for settings in families(WIDTH).values():
+        for method in settings.values():
+            assert cloudpickle.dumps(baselines.for_everyone(method(alone), alone))
 
 
 def test_neighbours_are_the_most_alike_but_oneself() -> None:

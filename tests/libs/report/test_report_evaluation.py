@@ -13,7 +13,7 @@ from rich.console import Console
 
 from nightrec.evaluation.findings import Findings, findings
 from nightrec.evaluation.judge import Cut
-from nightrec.evaluation.lists import ITEM_SLICES, PER_METHOD
+from nightrec.evaluation.lists import PER_METHOD, item_figures
 from nightrec.metrics import bootstrap, probability
 from nightrec.report import evaluation, evaluation_charts
 
@@ -24,7 +24,7 @@ def cut(day: dt.date, worth: dict[str, float], seed: int, costs: dict[str, float
     """Forty users; each method's figures are around its worth; diversity is known of nobody."""
     rng = np.random.default_rng(seed)
     slices = ("users without events", "segment $north")
-    names = [(method, name) for method in worth for name in (*PER_METHOD, *ITEM_SLICES, *slices)]
+    names = [(method, name) for method in worth for name in (*PER_METHOD, *item_figures(10), *slices)]
     noise = rng.normal(0, 0.1, (40, 1))
     figures = np.hstack([worth[method] + noise + rng.normal(0, 0.01, (40, 1)) for method, _ in names])
     figures[:, [n for n, (_, name) in enumerate(names) if name == "diversity"]] = np.nan
@@ -61,7 +61,11 @@ def test_pooled_are_methods_of_every_cut_and_differences_are_paired(found: Findi
     best = {one.cut: one.best for one in found.slices}
     assert best == {None: "habit", CUTS[0]: "EASE", CUTS[1]: "habit"}
     cold = next(one for one in found.slices if one.cut is None and one.name == "users without events")
-    assert cold.ours.users == 20 and cold.figure == "ndcg"
+    assert cold.ours.users == 20 and (cold.figure, cold.depth) == ("ndcg", 10)
+    head = {one.depth: one for one in found.slices if one.cut is None and one.name == "head items"}
+    assert [(depth, one.figure) for depth, one in head.items()] == [(10, "recall"), (100, "recall")]
+    # Not the same figure twice.
+    assert head[10].ours.mean != head[100].ours.mean
     assert {(one.source, one.depth): one.mean for one in found.reached if one.cut is None} == {
         ("als", 100): 0.25, ("union", 100): 0.5, ("oracle", 10): 0.6,
     }  # fmt: skip
@@ -90,12 +94,15 @@ def test_what_people_and_machines_read(found: Findings, tmp_path: Path) -> None:
     assert re.search(r"the best baseline there, EASE \(setting 1\), 0\.(19|20)", text) and "segment $north" in text
     assert "Of 3 ratings given after the cuts those predicted by the factors were off by 1.633" in text
     assert re.search(r"als +0.250 +2.5 *\n", text) and re.search(r"union +0.500 +3.0 *\n", text)
+    assert re.search("head items +80 +recall@10 +0", text) and re.search("head items +80 +recall@100 +0", text)
+    assert re.search(r"segment \$north +80 +ndcg@10 +0", text)
     assert re.search("method +NDCG +Recall +@100 +precision +F1 +HR", text)
     assert "the ranker expected 3.00% to be acted on; 2.00% were" in text
     machine = json.loads(json.dumps(evaluation.as_dict(found)))
     assert machine["cuts"] == ["2026-03-01", "2026-03-15"] and machine["judged"][0]["cut"] is None
     html = page.read_text()
-    assert html.count("<svg") == 5 and "segment $north" in html and "<script" not in html
+    assert html.count("<svg") == 5 and "<script" not in html
+    assert "segment $north, ndcg@10" in html and "head items, recall@100" in html
     again = evaluation_charts.page(found)
     assert again == html
 

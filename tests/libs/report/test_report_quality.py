@@ -28,7 +28,9 @@ def log(name: str, ours: float) -> dict[str, Any]:
         ],
         "slices": [
             {"name": "head items", "figure": "recall", "best": "habit", "ours": interval(0.3),
-             "theirs": interval(0.2), "gain": interval(0.1)}
+             "theirs": interval(0.2), "gain": interval(0.1)},
+            {"name": "tail items", "figure": "recall", "depth": 100, "best": "habit", "ours": interval(0.4),
+             "theirs": interval(0.2), "gain": interval(0.2), "over_segment": None},
         ],
         "by_cut": [
             {"cut": "2026-01-01", "method": row["method"], "gain": row["gain"], "ndcg": row["figures"]["ndcg"]}
@@ -43,6 +45,8 @@ def test_ours_beside_the_best_baseline_of_each_log() -> None:
     assert "| films | 1,200 | habit | 0.100 | 0.080 | -0.020 (-0.030 to -0.010) | -20% |" in told
     assert "**shop**: 14 days after each of 2026-01-01; judged on 2026-11-22 in 7 minutes on 2 cores." in told
     assert "By cut: 2026-01-01 0.140 beside 0.100 (habit)." in told
+    assert "| tail items | 1,200 | recall@100 | 0.400 | 0.200 |" in told
+    # As files of before say it: at K.
     assert "| head items | 1,200 | recall@10 | 0.300 | 0.200 | +0.100 (+0.090 to +0.110) |  |" in told
     assert "| als | 0.250 | 0.250 | 1.2 | 0.250 | 0.250 |  |" in told and "shop 0.750, films 0.750." in told
     assert "- NDCG over the best baseline's in the mean +10.0%, wanted +5%: met" in told

@@ -25,8 +25,9 @@ def text(page: RenderableType) -> str:
 
 def part(name: str, worth: float, kind: str = "sources") -> Part:
     gain = Interval(worth, worth - 0.01, worth + 0.01, 80)
-    new = Slice(None, "items of 1 event", "recall", name, Interval(0.3, 0, 1, 7), Interval(0.1, 0, 1, 7), gain, None)
-    items = (new,) if name == "without any texts" else ()
+    ours, theirs = Interval(0.3, 0, 1, 7), Interval(0.1, 0, 1, 7)
+    new = tuple(Slice(None, "items of 1 event", "recall", depth, name, ours, theirs, gain, None) for depth in (10, 100))
+    items = new if name == "without any texts" else ()
     return Part(kind, name, Interval(0.2 - worth, 0, 1, 80), gain, 41.6, items)
 
 
@@ -43,7 +44,8 @@ def test_the_parts_worth_most_come_first_in_their_kind() -> None:
     assert "| without als | 0.196 | +0.004 (-0.006 to +0.014) | 21 |\n| without text | 0.180 |" in page
     assert ablation.markdown({}) == "Not measured yet."
     # What texts do for new items stands below.
-    assert told.count("items of 1 event") == 1 and "0.300" in told.split("items of 1 event")[1]
+    assert told.count("items of 1 event") == 2 and "0.300" in told.split("items of 1 event")[1]
+    assert "recall@10 " in told and "recall@100 " in told
     machine = json.loads(json.dumps(ablation.as_dict(found)))
     assert machine["cuts"] == ["2026-03-01", "2026-03-15"] and machine["parts"][2]["kind"] == "nights"
     assert "Nobody did anything" in text(ablation.render(Ablation(10, 14, CUTS, None, ())))
