@@ -18,6 +18,17 @@ from nightrec.store import Store
 
 NIGHT = dt.date(2026, 3, 10)
 
+# Files that take minutes begin first: where tests run in two processes, the last file is then a short one.
+_LONG = (
+    "test_benchmarks", "test_daily_end_to_end", "test_any_log", "test_quality", "test_evaluation", "test_first_evening",
+    "test_standalone_cluster", "test_spark_submit", "test_job_clean_events", "test_job_ranker_model",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files before all others, in the order of _LONG."""
+    items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
+
 # What a test does not say about a NOT NULL column: never a value that a test would look for.
 _DEFAULTS: dict[str, Any] = {
     "string": "-",

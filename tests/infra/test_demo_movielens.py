@@ -70,7 +70,7 @@ def test_a_deployment_of_three_ratings(source: Path, tmp_path: Path) -> None:
         {"user_id": "1", "attributes": {"age_band": "18-24", "gender": "M", "occupation": "writer"}},
         {"user_id": "2", "attributes": {"age_band": "25-34", "gender": "F", "occupation": "other"}},
     ]
-    assert config.load(out / "nightrec.toml").ranker.horizon_days == 28
+    assert config.load(out / "nightrec.toml").profiles.segment_attribute == "age_band"
 
 
 def test_the_same_bytes_and_nothing_written_over(source: Path, tmp_path: Path) -> None:
