@@ -8,19 +8,20 @@ as one trial's. Everything is cleaned before the first trial: stages read what h
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nightrec import runner
+from nightrec import adaptive, runner
 from nightrec.config import Config
 from nightrec.evaluation import judge
 from nightrec.metrics import bootstrap
 from nightrec.models import als_model_id, ranker_model_id
 from nightrec.night import Books, Night
 from nightrec.pipeline import NIGHT, Stage, stage, training
-from nightrec.tables import RUNS, TABLES
+from nightrec.store import arrow
+from nightrec.tables import LEDGER, RUNS, TABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -61,7 +62,8 @@ class Bench:
     """Trials at `cuts`, each judged by the `days` after it. `config` is `protocol.apart`'s; a trial's differs from it
     in sections of SECTIONS and in the ranker's settings.
 
-    `made`: for stage and date, the settings that its rows follow from, and whether a replay made them.
+    `books`: what the log showed by the first cut. `made`: for stage and date, the settings that its rows follow from,
+    and whether a replay made them.
     """
 
     spark: SparkSession
@@ -70,6 +72,7 @@ class Bench:
     days: int
     watch: Watch
     tell: Callable[[Books], None]
+    books: list[Mapping[str, Any]] = field(default_factory=list)
     made: dict[tuple[str, date], tuple[str, bool]] = field(default_factory=dict)
     logs: dict[date, judge.Log] = field(default_factory=dict)
 
@@ -84,9 +87,12 @@ class Bench:
                         last.store.clear(table)
             for night in (last.at(self.cuts[0]), last):
                 self._run(night, stage("clean_events"))
+            self.books = arrow(last.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
 
     def ndcg(self, config: Config) -> list[bootstrap.Resampled]:
         """The NDCG at K of the lists with these settings, a figure named NDCG per cut."""
+        # Before models are named: their ids follow from what the log decides too.
+        config = adaptive.adapted(config, self.books)
         found = []
         for cut in self.cuts:
             models = als_model_id(cut, config), ranker_model_id(cut, config)
