@@ -116,7 +116,8 @@ def segment_popularity(window: int, prior: float) -> Method:
         everybody = items.users[:, window]
         shares = (prior * everybody / max(everybody.max(initial=0), 1)).astype(np.float32)
         # What is scored with goes to the executors: not all that is known of items.
-        names, inside = items.segment, items.by_segment[window] if items.by_segment else None
+        names = items.segment
+        inside: Any = items.by_segment[window] if items.by_segment else None
 
         def score(histories: Histories) -> Floats:
             scores: Floats = np.tile(shares, (histories.counts.shape[0], 1))
