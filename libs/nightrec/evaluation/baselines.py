@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 # Days of recent users; column EVER of Items.users is ever.
-WINDOWS = (7, 14, 28)
+WINDOWS = (1, 7, 14, 28)
 EVER = len(WINDOWS)
 # The family that knows what to show whom without a history.
 BY_SEGMENT = "segment popularity"

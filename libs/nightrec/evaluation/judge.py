@@ -61,13 +61,13 @@ class Cut:
 
 def families(items: int) -> dict[str, dict[str, baselines.Method]]:
     """The baselines for a catalogue of so many items: per family, its settings."""
-    windows = {f"popularity of {days} days": n for n, days in enumerate(baselines.WINDOWS)}
+    windows = {f"popularity of {days} day{'s' if days > 1 else ''}": n for n, days in enumerate(baselines.WINDOWS)}
     found: dict[str, dict[str, baselines.Method]] = {
         **{name: {"": baselines.popularity(n)} for name, n in windows.items()},
         "popularity ever": {"": baselines.popularity(baselines.EVER)},
         baselines.BY_SEGMENT: {
             f"{baselines.WINDOWS[n]} days, prior {prior}": baselines.segment_popularity(n, float(prior))
-            for n in (1, 2)
+            for n in (2, 3)
             for prior in (5, 50)
         },
         "habit": {f"half-life {days} days": baselines.habit(float(days)) for days in (14, 60, 1000)},
