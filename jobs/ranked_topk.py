@@ -54,7 +54,9 @@ def run(night: Night) -> None:
     night.replace(SHORTFALLS, shortfalls(candidates, items, users, k=k, run_date=night.date))
     pins = {pick.item: pick.slot for pick in night.config.candidates.picks(night.date) if pick.slot}
     quota = Quota(night.config.lists.new_items, night.config.lists.new_items_share)
-    ranked = ranked_topk(personal, others, items, users, k=k, run_date=night.date, pins=pins, quota=quota)
+    ranked = ranked_topk(
+        personal, others, items, users, k=k, run_date=night.date, pins=pins, quota=quota, depth=night.depth
+    )
     night.replace(RANKED_TOPK, ranked)
 
 

@@ -59,7 +59,8 @@ class Night:
 
     `als_model` and `ranker_model` name models; `same-date` is the factorization trained as of `date` itself.
     `warm` says that many stages will run in this session: it then keeps the past events in Spark's cache.
-    Rows of the tables named in `views` are read through a function: so an ablation leaves out parts.
+    Rows of the tables named in `views` are read through a function: so an ablation leaves out parts. Where a
+    `depth` is named, lists go on down to it behind their first K.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Night:
         *,
         warm: bool = False,
         views: Mapping[str, View] | None = None,
+        depth: int | None = None,
     ) -> None:
         self.spark = spark
         self.asked = config
@@ -80,6 +82,7 @@ class Night:
         self.date = night
         self.warm = warm
         self.store = store or Store(spark, config.paths.warehouse, run_id=uuid.uuid4().hex[:12])
+        self.depth = depth
         self._views = views or {}
         self._als_argument = als_model
         self._ranker_argument = ranker_model
@@ -93,10 +96,11 @@ class Night:
         ranker, views = self._ranker_argument, self._views
         return Night(self.spark, self.config, night, als_model, ranker, self.store, warm=self.warm, views=views)
 
-    def of(self, config: Config) -> Night:
-        """The same night with other settings, likewise."""
+    def deeper(self, depth: int) -> Night:
+        """The same night with lists down to a depth, likewise."""
         als, ranker, views = self._als_argument, self._ranker_argument, self._views
-        return Night(self.spark, config, self.date, als, ranker, self.store, warm=self.warm, views=views)
+        own = self.spark, self.config, self.date
+        return Night(*own, als, ranker, self.store, warm=self.warm, views=views, depth=depth)
 
     def cut(self, number: int) -> Night:
         """The past night so many horizons before the training as of this one, with factors of its own date."""

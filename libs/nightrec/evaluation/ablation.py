@@ -236,5 +236,5 @@ def _run(night: Night, watch: Watch, replayed: set[date], *, again: bool) -> Ite
     for name in ("ranker_examples", "ranker_model", "ranked_topk")[0 if again else 1 :]:
         with watch(f"{name} {night.date}"):
             # As deep as the lists of the whole system, which they are paired with.
-            books = runner.run_stage(protocol.deeper(night) if name == "ranked_topk" else night, stage(name))
+            books = runner.run_stage(night.deeper(lists.DEEP) if name == "ranked_topk" else night, stage(name))
         yield books

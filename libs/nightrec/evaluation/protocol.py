@@ -126,17 +126,5 @@ def _night(night: Night, watch: Watch, replayed: set[date]) -> Iterator[Books]:
     yield from runner.train(night, watch, replayed)
     for step in rest:
         with watch(f"{step.name} {night.date}"):
-            yield runner.run_stage(deeper(night) if step.name == "ranked_topk" else night, step)
+            yield runner.run_stage(night.deeper(DEEP) if step.name == "ranked_topk" else night, step)
 
-
-def deeper(night: Night) -> Night:
-    """The night with lists that go on down to DEEP, behind the ones of its own K: for recall_100."""
-    config = night.config
-    # A pick whose place is behind K has none in lists of K: so it stays.
-    picks = tuple(
-        pick.model_copy(update={"slot": None}) if pick.slot and pick.slot > config.lists.k else pick
-        for pick in config.candidates.editorial
-    )
-    lists = config.lists.model_copy(update={"k": max(DEEP, config.lists.k)})
-    candidates = config.candidates.model_copy(update={"editorial": picks})
-    return night.of(config.model_copy(update={"lists": lists, "candidates": candidates}))

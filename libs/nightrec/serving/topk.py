@@ -36,9 +36,10 @@ def split(candidates: DataFrame, users: DataFrame) -> tuple[DataFrame, DataFrame
 
 def ranked_topk(
     scored: DataFrame | None, ladder: DataFrame, items: DataFrame, users: DataFrame, *, k: int, run_date: date,
-    pins: Mapping[str, int], quota: Quota,
+    pins: Mapping[str, int], quota: Quota, depth: int | None = None,
 ) -> DataFrame:  # fmt: skip
-    """One row per item of each list, at most `k` of them, as in tables.RANKED_TOPK.
+    """One row per item of each list, at most `k` of them, as in tables.RANKED_TOPK. With a `depth` beyond `k` the lists
+    go on behind their first `k`, which stay as they are.
 
     scored: candidates with `score` in (0, 1): ordered by score rounded to 6 decimals, then item id. Their source is the
     candidate's. A score that is not a number comes first, where the audit sees it. None where there is no ranker.
@@ -49,13 +50,14 @@ def ranked_topk(
     """
     rows = by_ladder(ladder) if scored is None else by_score(scored).unionByName(by_ladder(ladder))
     best_first = [F.col("score").desc_nulls_last(), F.col("_place"), F.col("item_id")]
+    depth = max(depth or k, k)
     places = {item: slot for item, slot in pins.items() if slot <= k}
     if places or quota.places:
-        cut = placed(with_turns(rows, quota, best_first, k, run_date), places, best_first, k)
+        cut = placed(with_turns(rows, quota, best_first, k, run_date), places, best_first, k, depth)
     else:
         rank = F.row_number().over(Window.partitionBy(*_LIST).orderBy(*best_first))
         nobody = F.lit(None).cast("double")
-        cut = rows.withColumns({"rank": rank, "probability": nobody}).where(F.col("rank") <= k)
+        cut = rows.withColumns({"rank": rank, "probability": nobody}).where(F.col("rank") <= depth)
     score = F.coalesce("score", F.round(1.0 / F.col("rank"), SCORE_DECIMALS))
     row = F.struct("rank", "item_id", score.alias("score"), "source", "because_item_id", "probability")
     # The window has brought each list together already: this grouping costs no second shuffle.
@@ -82,9 +84,9 @@ def with_turns(rows: DataFrame, quota: Quota, best_first: list[Column], k: int, 
     ).withColumn("_chance", F.col("_chance") * quota.share).drop("_is_drawn")
 
 
-def placed(rows: DataFrame, places: Mapping[str, int], best_first: list[Column], k: int) -> DataFrame:
-    """`rows` cut to `k` with their `rank`: editorial picks at the `places` of their items, new items with a `_turn` on
-    the last places, all others in order around them. Lists of similar items are as they are.
+def placed(rows: DataFrame, places: Mapping[str, int], best_first: list[Column], k: int, depth: int) -> DataFrame:
+    """`rows` cut to `depth` with their `rank`: editorial picks at the `places` of their items, new items with a `_turn`
+    on the last places of the first `k`, all others in order around them. Lists of similar items are as they are.
 
     A pick that may not be shown is no candidate, and its place goes to the next in order; of picks for one place the
     first by hand has it, and the others are candidates as all are, as is a new item whose place a pick has. A list
@@ -102,7 +104,7 @@ def placed(rows: DataFrame, places: Mapping[str, int], best_first: list[Column],
     # The n-th of the others has the n-th place that is free.
     others = Window.partitionBy(*_LIST, F.isnull("_slot")).orderBy(*best_first)
     taken = F.collect_set("_slot").over(Window.partitionBy(*_LIST))
-    free = F.array_except(F.sequence(F.lit(1), F.lit(k)), taken)
+    free = F.array_except(F.sequence(F.lit(1), F.lit(depth)), taken)
     at = rows.withColumn("_at", F.coalesce("_slot", F.get(free, F.row_number().over(others) - 1)))
     in_order = Window.partitionBy(*_LIST).orderBy("_at")
     is_other, is_new = F.col("_slot").isNull(), F.col("_turn").isNotNull() & pick.isNull()

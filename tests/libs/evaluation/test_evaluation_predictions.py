@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from nightrec.evaluation import predictions
-from nightrec.evaluation.protocol import deeper
 from nightrec.features import FEATURES
 from nightrec.models import als_model_id
 from nightrec.night import Night
@@ -88,11 +87,3 @@ def test_ratings_that_were_candidates_against_the_network(rows: Any, night: Nigh
     ]))  # fmt: skip
     found = predictions.squared_errors(squared, 7)["network"]
     assert found.rows == 2 and found.total == pytest.approx(1.25)
-
-
-def test_deeper_lists_keep_the_first_ones(night: Night) -> None:
-    picks = ({"item": "first", "slot": 3}, {"item": "behind", "slot": 11}, "plain")
-    candidates = type(night.config.candidates).model_validate({"editorial": picks})
-    config = deeper(night.of(night.config.model_copy(update={"candidates": candidates}))).config
-    assert config.lists.k == 100 and [pick.slot for pick in config.candidates.editorial] == [3, None, None]
-    assert night.config.lists.k == 10

@@ -29,7 +29,7 @@ def fingerprint(kind: str, key: str, *items: str) -> str:
 
 def cut(
     rows: Any, scored: list[dict[str, Any]], ladder: list[dict[str, Any]], k: int, pins: dict[str, int] | None = None,
-    quota: Quota | None = None,
+    quota: Quota | None = None, depth: int | None = None,
 ) -> dict[tuple[str, str], list[Any]]:
     """Lists by kind and key; `scored` rows carry their score in als_score, so that one contract builds both frames."""
     items = rows(ITEM_PROFILES, [{"item_id": "a", "title": "Alpha"}, {"item_id": "é", "title": "Élan"}])
@@ -38,7 +38,7 @@ def cut(
     )
     frame = rows(CANDIDATES, scored).withColumn("score", F.col("als_score").cast("double"))
     down = rows(CANDIDATES, ladder)
-    wanted = {"pins": pins or {}, "quota": quota or Quota()}
+    wanted = {"pins": pins or {}, "quota": quota or Quota(), "depth": depth}
     result = RANKED_TOPK.checked(ranked_topk(frame, down, items, users, k=k, run_date=NIGHT, **wanted), "test")
     lists: dict[tuple[str, str], list[Any]] = {}
     for row in result.orderBy("list_kind", "list_key", "rank").collect():
@@ -292,13 +292,20 @@ def test_no_candidates_at_all(rows):
 
 
 def test_a_deeper_cut_begins_with_the_shorter_one(rows):
-    # Ties of scores and of the ladder, a pick with a place and one without, a list shorter than either cut.
+    # Ties of scores and of the ladder, a pick with a place, new items of which one has one, a list shorter than both cuts.
     scored = [candidate("u", item, als_score=round(n % 4 / 10, 1), source="als") for n, item in enumerate("abcdefgh")]
     scored += [candidate("u", "pick", als_score=0.0, **{"source": "als", "editorial_rank": 1})]
+    scored += [candidate("u", f"new{n}", new_items_rank=n, new_items_score=0.5, als_score=0.01) for n in (1, 2)]
     scored += [candidate("v", "a", als_score=0.3, source="als")]
     ladder = [candidate("new", item, **ranks("popularity", 1 + n // 2)) for n, item in enumerate("hgfedcba")]
-    short, deep = (cut(rows, scored, ladder, k=k, pins={"pick": 2}) for k in (4, 50))
-    assert {key: len(rows_) for key, rows_ in deep.items()} == {("user", "u"): 9, ("user", "v"): 1, ("user", "new"): 8}
+    for wanted in ({"pins": {"pick": 2}, "quota": Quota(1)}, {}):
+        short, deep = (cut(rows, scored, ladder, k=4, depth=depth, **wanted) for depth in (None, 50))
+        compare(short, deep)
+    assert {row.item_id for row in deep["user", "u"]} == {*"abcdefgh", "pick", "new1", "new2"}
+
+
+def compare(short: dict[tuple[str, str], list[Any]], deep: dict[tuple[str, str], list[Any]]) -> None:
+    assert {key: len(rows_) for key, rows_ in deep.items()} == {("user", "u"): 11, ("user", "v"): 1, ("user", "new"): 8}
     for key, shorter in short.items():
         both = [[(row.rank, row.item_id, row.score, row.source) for row in some] for some in (shorter, deep[key])]
         assert len(both[0]) == min(4, len(both[1])) and both[1][:4] == both[0]
