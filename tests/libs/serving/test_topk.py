@@ -292,7 +292,7 @@ def test_no_candidates_at_all(rows):
 
 
 def test_a_deeper_cut_begins_with_the_shorter_one(rows):
-    # Ties of scores and of the ladder, a pick with a place, two new items, one with a place, a list shorter than both cuts.
+    # Ties of scores and of the ladder, a pick with a place, new items of which one has one, a list shorter than both.
     scored = [candidate("u", item, als_score=round(n % 4 / 10, 1), source="als") for n, item in enumerate("abcdefgh")]
     scored += [candidate("u", "pick", als_score=0.0, **{"source": "als", "editorial_rank": 1})]
     scored += [candidate("u", f"new{n}", new_items_rank=n, new_items_score=0.5, als_score=0.01) for n in (1, 2)]
