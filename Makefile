@@ -28,7 +28,7 @@ nightly: install  ## tonight's lists for MovieLens-100K; another night with DATE
 	@.venv/bin/nightrec run --config $(DEMO)/nightrec.toml --date $(DATE)
 
 test: lint airflow-install  ## linters, types and every test
-	@.venv/bin/pytest -n 2 --dist loadfile
+	@.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 install: $(JOB) $(DATA)  ## the jobs' environment .venv, Delta's jars, Horovod, MovieLens-100K, the encoder
 	@:
