@@ -65,11 +65,12 @@ def shown(books: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return {row["reason"]: row["row_count"] for row in rows}
 
 
-def adapted(config: Config, books: Iterable[Mapping[str, Any]]) -> Config:
-    """The config with what the `books` decided; as it is where they have decided nothing yet."""
+def adapted(config: Config, books: Iterable[Mapping[str, Any]], asked: Config | None = None) -> Config:
+    """The config with what the `books` decided of the settings that nobody has set (in `asked`, where this config holds
+    earlier decisions); as it is where they have decided nothing yet."""
     sections: dict[str, dict[str, Any]] = {}
     for decision in decisions(shown(books), config.ranker.past_cuts):
-        if getattr(getattr(config, decision.section), decision.key) is None:
+        if getattr(getattr(asked or config, decision.section), decision.key) is None:
             sections.setdefault(decision.section, {})[decision.key] = decision.value
     return config.model_copy(
         update={name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}

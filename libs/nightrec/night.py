@@ -172,7 +172,7 @@ class Night:
         if adaptive.is_open(self.asked):
             columns = ["run_date", "fate", "reason", "row_count"]
             books = arrow(self.store.warehouse, LEDGER, {"stage": CLEAN_EVENTS.stage}, columns)
-            self.config = adaptive.adapted(self.asked, books.to_pylist())
+            self.config = adaptive.adapted(self.config, books.to_pylist(), self.asked)
 
     def run(self, stage: str, job: Callable[[Night], None]) -> Books:
         """Run one stage and commit its books to the ledger, after its table."""

@@ -74,7 +74,7 @@ def test_counts_and_habits_are_the_definitions() -> None:
 
 def test_segments_show_what_is_popular_inside_them() -> None:
     users = log()
-    items, everybody = known(users), known(users).users[:, 2]
+    items, everybody = known(users), known(users).users[:, 3]
     inside = {"north": ["u1", "u2", "u3"], "south": ["u4"]}
     tables = [
         sparse.csr_matrix([[float(sum(users[u].get(i, (0, 99))[1] < days for u in of)) for i in range(WIDTH)]
@@ -84,11 +84,11 @@ def test_segments_show_what_is_popular_inside_them() -> None:
     items = replace(items, segment=pa.array(list(inside)), by_segment=tables)
     named = ["south", "north", "west", None]
     rows = batch({f"u{n}": {} for n in range(4)}).append_column("segment", pa.array(named, pa.string()))
-    assert (tables[1] != tables[2]).nnz and (tables[0] != tables[2]).nnz
-    found = baselines.segment_popularity(2, 2.0)(items)(Histories.of([rows], WIDTH))
+    assert (tables[2] != tables[3]).nnz and (tables[0] != tables[3]).nnz
+    found = baselines.segment_popularity(3, 2.0)(items)(Histories.of([rows], WIDTH))
     shared = 2 * everybody / everybody.max()
     for row, segment in zip(found, named, strict=True):
-        own = tables[2].toarray()[list(inside).index(segment)] if segment in inside else 0
+        own = tables[3].toarray()[list(inside).index(segment)] if segment in inside else 0
         assert row == pytest.approx(own + shared, rel=1e-6)
 
 
