@@ -54,8 +54,24 @@ def markdown(logs: Mapping[str, Mapping[str, Any]]) -> str:
             gain = f"{worth['mean']:+.3f} ({worth['low']:+.3f} to {worth['high']:+.3f})"
             seconds = part["seconds"] / len(found["cuts"])
             lines.append(f"| {part['name']} | {part['ndcg']['mean']:.3f} | {gain} | {seconds:.0f} |")
+        for part in found["parts"]:
+            lines += _items(part)
         told.append("\n".join([about, "", *lines]))
     return "\n\n".join(told) or "Not measured yet."
+
+
+def _items(part: Mapping[str, Any]) -> list[str]:
+    """The slices of items of a part that has some, as a table."""
+    if not part["items"]:
+        return []
+    lines = ["", f"| slice | users | figure | everything | {part['name']} | everything has more by |"]
+    lines.append("|---|---|---|---|---|---|")
+    for one in part["items"]:
+        figure = f"{one['figure']}@{one['depth']}" if "depth" in one else one["figure"]
+        means = " | ".join(f"{one[whose]['mean']:.3f}" for whose in ("ours", "theirs"))
+        gain = f"{one['gain']['mean']:+.3f} ({one['gain']['low']:+.3f} to {one['gain']['high']:+.3f})"
+        lines.append(f"| {one['name']} | {one['ours']['users']:,} | {figure} | {means} | {gain} |")
+    return lines
 
 
 def as_dict(found: Ablation) -> dict[str, Any]:

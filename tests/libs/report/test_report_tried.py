@@ -42,6 +42,7 @@ def test_the_parts_worth_most_come_first_in_their_kind() -> None:
     page = ablation.markdown({"shop": ablation.as_dict(found)})
     assert "**shop**: 14 days after each of 2026-03-01, 2026-03-15; everything together has NDCG@10 0.200" in page
     assert "| without als | 0.196 | +0.004 (-0.006 to +0.014) | 21 |\n| without text | 0.180 |" in page
+    assert "| items of 1 event | 7 | recall@100 | 0.300 | 0.100 | +0.050 (+0.040 to +0.060) |" in page
     assert ablation.markdown({}) == "Not measured yet."
     # What texts do for new items stands below.
     assert told.count("items of 1 event") == 2 and "0.300" in told.split("items of 1 event")[1]
