@@ -264,6 +264,8 @@ def main(job: Callable[[Night], None], argv: Sequence[str] | None = None) -> Non
         f"{stage} {books.date}: "
         + ", ".join(f"{fate} {reason} {rows}".replace("  ", " ") for fate, reason, rows in books.lines)
     )
+    for sentence in books.said:
+        print(sentence)
 
 
 def _unreached(night: Night) -> None:
