@@ -200,7 +200,7 @@ def test_a_date_beside_a_time_is_no_question(tmp_path: Path) -> None:
         ("picture.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", BadInput, "binary"),
         ("prose.txt", b"Dear Sir,\nI hold with those who favour fire.\n", BadInput, "not a table"),
         ("cut.parquet", b"PAR1abcdef", BadInput, "Parquet"),
-        ("broken.csv.gz", gzip.compress(b"user,item,time\n" * 9)[:-9], BadInput, "cannot be read"),
+        ("broken.csv.gz", gzip.compress(b"user,item,time\n" * 9, mtime=0)[:-9], BadInput, "cannot be read"),
         ("notime.csv", b"user,item,price\na,b,9.5\n", BadInput, "no column reads as a time"),
         ("three_ids.csv", b"1,2,3,1767225600\n4,5,6,1767225601\n", UsageError, "fit the user equally well"),
         ("broken.jsonl", b'{"user_id": \n', BadInput, "not JSON lines"),
