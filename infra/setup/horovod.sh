@@ -27,7 +27,10 @@ uv pip install --quiet --python "$work/env/bin/python" --constraints constraints
 
 # Horovod asks its compiler for C++14; the headers of this torch need C++17. The last -std on the command line wins.
 # It also relies on headers that g++ 13 and later no longer include by themselves.
-headers=(string cstdint cstring stdexcept memory functional thread mutex condition_variable array limits algorithm)
+headers=()
+if [ "$(g++ -dumpversion | cut -d. -f1)" -ge 13 ]; then
+    headers=(string cstdint cstring stdexcept memory functional thread mutex condition_variable array limits algorithm)
+fi
 printf '#!/bin/sh\nexec g++ %s "$@" -std=gnu++17\n' "${headers[*]/#/-include }" >"$work/cxx17"
 chmod +x "$work/cxx17"
 
