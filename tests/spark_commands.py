@@ -29,7 +29,7 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"PATH": path, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SUBMIT_OPTS": _SHORT} | more
 
 
-def spark_submit(*words: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def spark_submit(*words: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run spark-submit in the checkout, to its end."""
     return subprocess.run(
         ["spark-submit", *map(str, words)], cwd=CHECKOUT, env=environment(), stdin=subprocess.DEVNULL,

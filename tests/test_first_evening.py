@@ -42,7 +42,7 @@ def events_file(folder: Path) -> tuple[Path, Shop]:
     return target, shop
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_commands_of_the_readme_do_what_they_say(tmp_path: Path) -> None:
     file, shop = events_file(tmp_path)
     toml = tmp_path / "shop/nightrec.toml"
@@ -56,7 +56,7 @@ def test_the_commands_of_the_readme_do_what_they_say(tmp_path: Path) -> None:
         given = [shop.last.isoformat() if re.fullmatch(r"\d{4}-\d\d-\d\d", word) else word for word in given]
         ended = subprocess.run(
             [BIN / "nightrec", *given], cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=500, check=False,
+            capture_output=True, text=True, timeout=1100, check=False,
         )  # fmt: skip
         assert ended.returncode == 0, f"{line}\n{ended.stdout[-3000:]}{ended.stderr[-3000:]}"
         assert "Traceback" not in ended.stderr
