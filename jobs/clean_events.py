@@ -13,7 +13,6 @@ from datetime import date
 from typing import Any
 
 import pyarrow.compute as pc
-from pyspark.sql import functions as F
 
 from nightrec import adaptive, raw
 from nightrec.config import HORIZON
@@ -21,8 +20,7 @@ from nightrec.errors import BadInput
 from nightrec.events import evidence
 from nightrec.events.clean import classified, clean_events, fate_counts, in_few_files, rejected_events
 from nightrec.night import Night, main
-from nightrec.profiles.items import item_text
-from nightrec.profiles.text import tidy
+from nightrec.profiles.items import item_text, item_title
 from nightrec.serving.keywords import words
 from nightrec.store import arrow
 from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS, WINDOWS
@@ -31,7 +29,7 @@ from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS, WINDOWS
 def run(night: Night) -> None:
     """Clean what is not clean yet up to the night; book every line under its ingest date."""
     books = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
-    dates, before = plan(night)
+    dates, before = plan(night, books)
     if not dates:
         return
     clean(night, dates, before)
@@ -111,19 +109,20 @@ def moved(night: Night, first: date, last: date) -> dict[str, int]:
 
 def alike(night: Night) -> dict[str, int]:
     """Whether texts say anything of what users take up; nothing without a catalogue."""
-    snapshot = raw.items(night.spark, night.config.paths.raw, night.date)
-    if night.asked.candidates.texts is not None or snapshot is None:
+    if night.asked.candidates.texts is not None:
         return {}
-    title = F.coalesce(tidy(F.col("title")), F.col("item_id"))
+    snapshot = raw.items(night.spark, night.config.paths.raw, night.date)
+    if snapshot is None:
+        return {}
     with raw.readable():
-        items = snapshot.rows.select("item_id", item_text(title).alias("text")).toArrow().sort_by("item_id")
+        items = snapshot.rows.select("item_id", item_text(item_title()).alias("text")).toArrow().sort_by("item_id")
     taken = evidence.taken_up(night.events())
     at = pc.index_in(taken["item_id"], value_set=items["item_id"].combine_chunks()).fill_null(-1).to_numpy()
     pairs, times = evidence.likeness(taken, at, words(items["item_id"], items["text"]))
     return {adaptive.PAIRS: pairs, adaptive.LIKENESS: round(100 * times)}
 
 
-def plan(night: Night) -> tuple[list[date], list[date]]:
+def plan(night: Night, books: Sequence[Mapping[str, Any]]) -> tuple[list[date], list[date]]:
     """The ingest dates to clean, and those up to the night that stay as they are. BadInput where there is neither.
 
     A date that was empty when it was cleaned is not clean any more when its files have come since. Files that are gone
@@ -131,7 +130,7 @@ def plan(night: Night) -> tuple[list[date], list[date]]:
     """
     root = night.config.paths.raw
     found = {day for day in raw.ingest_dates(root, "events") if day <= night.date}
-    known = {day for day, (lines, files) in booked(night).items() if lines or files == _files(root, day)}
+    known = {day for day, (lines, files) in booked(night, books).items() if lines or files == _files(root, day)}
     if not found | known:
         raise BadInput(f"{root}/events has no folder ingest_date=YYYY-MM-DD of {night.date} or before")
     first = min(found - known, default=night.date)
@@ -139,11 +138,10 @@ def plan(night: Night) -> tuple[list[date], list[date]]:
     return sorted(dates), sorted(known - dates)
 
 
-def booked(night: Night) -> dict[date, tuple[int, int]]:
+def booked(night: Night, books: Sequence[Mapping[str, Any]]) -> dict[date, tuple[int, int]]:
     """Lines and files of every ingest date up to the night that was cleaned, as its books have them."""
-    rows = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
-    days = {row["run_date"] for row in rows if row["run_date"] <= night.date}
-    counts = {(row["run_date"], row["fate"]): row["row_count"] for row in rows}
+    days = {row["run_date"] for row in books if row["run_date"] <= night.date}
+    counts = {(row["run_date"], row["fate"]): row["row_count"] for row in books}
     return {day: (counts[day, "read"], counts.get((day, "files"), 0)) for day in days}
 
 

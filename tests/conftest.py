@@ -29,6 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files before all others, in the order of _LONG."""
     items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
 
+
 # What a test does not say about a NOT NULL column: never a value that a test would look for.
 _DEFAULTS: dict[str, Any] = {
     "string": "-",

@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from nightrec import raw, runner
-from nightrec.config import Config
+from nightrec.config import HORIZON, Config
 from nightrec.errors import UsageError
 from nightrec.evaluation.findings import Findings, findings
 from nightrec.evaluation.judge import Cut, judge
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 # Days after each cut where nobody says how many: the most for which the log is long enough.
 DAYS = (14, 7, 3, 1)
-# A training whose horizon follows from the log looks so many days ahead at most.
-_HORIZON = 14
 
 
 def apart(config: Config, name: str) -> Config:
@@ -45,7 +43,7 @@ def cuts(config: Config, count: int, days: int, until: date = date.max) -> list[
     Raises UsageError where the log is too short to train before the first.
     """
     arrived = [day for day in raw.ingest_dates(config.paths.raw, "events") if day <= until]
-    horizon = config.ranker.horizon_days or min(days, _HORIZON)
+    horizon = config.ranker.horizon_days or min(days, HORIZON)
     needed = _needed(config, count, days)
     if not arrived or arrived[-1] - timedelta(days=needed) < arrived[0]:
         raise UsageError(
@@ -70,7 +68,7 @@ def days_for(config: Config, count: int, until: date = date.max) -> tuple[int, s
 def _needed(config: Config, count: int, days: int) -> int:
     """Days of the log before its last: a training learns from one horizon before what it is judged on, and knows one
     horizon more."""
-    return days * count + 2 * (config.ranker.horizon_days or min(days, _HORIZON))
+    return days * count + 2 * (config.ranker.horizon_days or min(days, HORIZON))
 
 
 def evaluate(

@@ -41,7 +41,7 @@ def item_profiles(catalogue: DataFrame | None, events: DataFrame, run_date: date
     counts = item_counts(events.where(F.col("event_date") <= F.lit(run_date)), run_date, recent_days)
     peak = counts.agg(F.max("recent_user_count").alias("_peak"))
     known = with_catalogue(counts, catalogue).crossJoin(F.broadcast(peak))
-    title = F.coalesce(tidy(F.col("title")), F.col("item_id"))
+    title = item_title()
     text = item_text(title)
     share = F.coalesce(F.col("recent_user_count") / F.nullif("_peak", F.lit(0)), F.lit(0.0))
     nobody, no_day = (F.array_repeat(F.lit(0).cast("bigint"), width) for width in (len(WINDOWS), 7))
@@ -113,6 +113,11 @@ def with_catalogue(counts: DataFrame, catalogue: DataFrame | None) -> DataFrame:
     both = catalogue.select("item_id", *_CATALOGUE, F.lit(True).alias("_listed")).join(counts, "item_id", "full_outer")
     zero = {name: F.coalesce(name, F.lit(0)).alias(name) for name in ("event_count", "user_count", "recent_user_count")}
     return both.withColumns({**zero, "in_catalogue": F.coalesce("_listed", F.lit(False))})
+
+
+def item_title() -> Column:
+    """The catalogue's title; the item's id where there is none."""
+    return F.coalesce(tidy(F.col("title")), F.col("item_id"))
 
 
 def item_text(title: Column) -> Column:

@@ -50,14 +50,18 @@ def markdown(logs: Mapping[str, Mapping[str, Any]]) -> str:
         )
         lines = [f"| part | NDCG@{k} | everything has more by | seconds a cut |", "|---|---|---|---|"]
         for part in found["parts"]:
-            worth = part["worth"]
-            gain = f"{worth['mean']:+.3f} ({worth['low']:+.3f} to {worth['high']:+.3f})"
+            gain = _spread(part["worth"])
             seconds = part["seconds"] / len(found["cuts"])
             lines.append(f"| {part['name']} | {part['ndcg']['mean']:.3f} | {gain} | {seconds:.0f} |")
         for part in found["parts"]:
             lines += _items(part)
         told.append("\n".join([about, "", *lines]))
     return "\n\n".join(told) or "Not measured yet."
+
+
+def _spread(gain: Mapping[str, float]) -> str:
+    """A difference with its interval."""
+    return f"{gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})"
 
 
 def _items(part: Mapping[str, Any]) -> list[str]:
@@ -69,8 +73,7 @@ def _items(part: Mapping[str, Any]) -> list[str]:
     for one in part["items"]:
         figure = f"{one['figure']}@{one['depth']}" if "depth" in one else one["figure"]
         means = " | ".join(f"{one[whose]['mean']:.3f}" for whose in ("ours", "theirs"))
-        gain = f"{one['gain']['mean']:+.3f} ({one['gain']['low']:+.3f} to {one['gain']['high']:+.3f})"
-        lines.append(f"| {one['name']} | {one['ours']['users']:,} | {figure} | {means} | {gain} |")
+        lines.append(f"| {one['name']} | {one['ours']['users']:,} | {figure} | {means} | {_spread(one['gain'])} |")
     return lines
 
 
