@@ -5,6 +5,7 @@ A failed check of severity stop ends the job with exit code 4, after its results
     spark-submit jobs/audit.py --config nightrec.toml --date 2026-03-10
 """
 
+from nightrec.failpoint import reach
 from nightrec.night import Night, main
 from nightrec.serving.audit import audit
 from nightrec.serving.verdict import Rules, content_row, refuse
@@ -26,6 +27,7 @@ def run(night: Night) -> None:
         rules=rules,
         run_date=night.date,
     )
+    reach("audit.judged")
     night.store.put(AUDIT_RESULTS, [*results, content_row(night.date, audited)], tonight)
     night.book("written", len(results) + 1, AUDIT_RESULTS.name)
     for row in results:

@@ -25,6 +25,7 @@ from pyarrow.parquet import filters_to_expression
 
 from nightrec.contract import Table, no_rows
 from nightrec.errors import ContractError, Fenced
+from nightrec.failpoint import reach
 from nightrec.tables import TABLES
 
 if TYPE_CHECKING:
@@ -216,10 +217,12 @@ class Store:
         writer = checked.write.format("delta").mode(mode).options(**options)
         writer = writer.option("userMetadata", self._metadata(table))
         writer = writer.option("txnAppId", APPLICATION).option("txnVersion", token)
+        reach(f"{table.name}.before_commit")
         try:
             writer.save(location(self.warehouse, table))
         except Exception as error:
             raise _explained(table, error) from error
+        reach(f"{table.name}.after_commit")
         return self._committed(table, token)
 
     def put(self, table: Table, rows: Sequence[Mapping[str, Any]], where: Where) -> Commit:
@@ -240,6 +243,7 @@ class Store:
             raise ContractError(f"{table.name} (writing): unexpected column {', '.join(unknown)}")
         try:
             data = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+            reach(f"{table.name}.before_commit")
             write_deltalake(
                 target,
                 data,
@@ -252,6 +256,7 @@ class Store:
             )
         except Exception as error:
             raise _explained(table, error) from error
+        reach(f"{table.name}.after_commit")
         commit = Commit(int(target.version()), len(rows))
         _checkpoint(target, 1)
         self._compact(table, target)
@@ -316,6 +321,7 @@ class Store:
         from delta.tables import DeltaTable as SparkDeltaTable
 
         target = SparkDeltaTable.forPath(self.spark, location(self.warehouse, table))
+        reach(f"{table.name}.before_commit")
         try:
             (
                 target.alias("t")
@@ -327,6 +333,7 @@ class Store:
             )
         except Exception as error:
             raise _explained(table, error) from error
+        reach(f"{table.name}.after_commit")
 
     def changes(self, table: Table, since: int) -> DataFrame:
         """The change feed after version `since`: the table's columns with _change_type and _commit_version.

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import horovod.torch as hvd
 import numpy as np
 
+from nightrec.failpoint import reach
+
 if TYPE_CHECKING:
     from nightrec.als.exchange import Part
     from nightrec.als.objective import Objective
@@ -61,6 +63,7 @@ class Checkpoint:
             temporary = file.with_name(f".{file.name}.{os.getpid()}")
             with temporary.open("wb") as handle:
                 np.savez(handle, mark=np.array(mark), losses=np.array(losses), users=users, items=items)
+            reach("als_item_factors.in_checkpoint")
             temporary.replace(file)
             # All processes have written the last one: this iteration's loss came after it, from all of them.
             self._file(len(losses) - 2, block).unlink(missing_ok=True)

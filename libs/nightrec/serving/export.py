@@ -19,6 +19,7 @@ from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
 from nightrec.errors import UsageError
+from nightrec.failpoint import reach
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -119,11 +120,14 @@ def export(frame: DataFrame, folder: str, first: int, last: int, formats: Sequen
             f"{form}/{part}": size for form in formats for part, size in _parts(spark, f"{hidden}/{form}").items()
         },
     }
+    reach("export.before_manifest")
     _write(spark, f"{hidden}/manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     files, source = _files(spark, hidden)
     _, target = _files(spark, f"{folder}/{name}")
+    reach("export.before_rename")
     if not files.rename(source, target):
         raise OSError(f"cannot rename {hidden} to {folder}/{name}")
+    reach("export.after_rename")
     return counts
 
 
