@@ -1,7 +1,8 @@
 """clean_events and rejected_events: the raw lines of the ingest dates not yet cleaned, one row per line.
 
 The night's own ingest date is cleaned every time; earlier ones where the ledger does not know them yet, in one pass
-with those after the first of them: what an earlier date brings makes duplicates of later ones.
+with those after the first of them: what an earlier date brings makes duplicates of later ones. Where a user's late
+events would have changed lists of nights before, `late_arrivals` says so.
 
     spark-submit jobs/clean_events.py --config var/demo/nightrec.toml --date 1998-03-23
 """
@@ -9,55 +10,110 @@ with those after the first of them: what an earlier date brings makes duplicates
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pyarrow.compute as pc
+from pyspark.sql import functions as F
 
 from nightrec import adaptive, raw
 from nightrec.config import HORIZON
 from nightrec.errors import BadInput
-from nightrec.events import evidence
-from nightrec.events.clean import classified, clean_events, fate_counts, in_few_files, rejected_events
+from nightrec.events import drift, evidence
+from nightrec.events.clean import classified, clean_events, fate_counts, in_few_files, late_arrivals, rejected_events
 from nightrec.night import Night, main
 from nightrec.profiles.items import item_text, item_title
+from nightrec.raw_columns import EVENTS_REQUIRED, nearest
+from nightrec.raw_files import file_format
 from nightrec.serving.keywords import words
 from nightrec.store import arrow
-from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS, WINDOWS
+from nightrec.tables import CLEAN_EVENTS, LATE_ARRIVALS, LEDGER, REJECTED_EVENTS, WINDOWS
 
 
-def run(night: Night) -> None:
-    """Clean what is not clean yet up to the night; book every line under its ingest date."""
+def run(night: Night, again: date | None = None) -> None:
+    """Clean what is not clean yet up to the night, and every date from `again` on; book every line under its ingest
+    date."""
     books = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
-    dates, before = plan(night, books)
+    dates, before = plan(night, books, again)
     if not dates:
         return
-    clean(night, dates, before)
+    clean(night, dates, before, books)
     shown = [row for row in books if row["fate"] == adaptive.SHOWN]
     for row in shown:
-        # The night's own books are written anew: what is not looked at again stays in them.
-        if row["run_date"] == night.date:
-            night.book(row["fate"], row["row_count"], row["reason"])
+        # The books of these dates are written anew: what is not looked at again stays in them.
+        if row["run_date"] in (night.date, *dates):
+            night.book(row["fate"], row["row_count"], row["reason"], ingest_date=row["run_date"])
     if adaptive.is_open(night.asked):
         decide(night, shown)
 
 
-def clean(night: Night, dates: Sequence[date], before: Sequence[date]) -> None:
+def clean(night: Night, dates: Sequence[date], before: Sequence[date], books: Sequence[Mapping[str, Any]]) -> None:
     """Clean the events of `dates`, which may repeat some of those that arrived on the dates `before`."""
-    where = {"ingest_date": dates}
-    lines = raw.events(night.spark, night.config.paths.raw, dates)
+    where, root = {"ingest_date": dates}, night.config.paths.raw
+    lines, repaired = raw.events(night.spark, root, dates), raw.repairs(night.spark, root, dates)
     earlier = night.read(CLEAN_EVENTS, {"ingest_date": before}) if before else None
-    with raw.readable(), classified(lines, earlier, night.config.events, night.config.event_weights()) as found:
+    if earlier is not None and max(before) > dates[0]:
+        # What is kept of a later date that is not cleaned again stays, and a second copy would count twice.
+        earlier = earlier.withColumn("ingest_date", F.least("ingest_date", F.lit(dates[0] - timedelta(days=1))))
+    settings, weights = night.config.events, night.config.event_weights()
+    with raw.readable(), classified(lines, earlier, settings, weights, repaired) as found:
         counts = fate_counts(found).toArrow().to_pylist()
+        filled = _filled(counts, dates)
+        refuse_lost_columns(night, filled, books)
         rejected, kept = _rows(counts, "rejected"), _rows(counts, "accepted", "late")
         night.replace(REJECTED_EVENTS, in_few_files(rejected_events(found.events), rejected, len(dates)), where)
+        if _rows(counts, "late") or night.store.rows(LATE_ARRIVALS, where):
+            late = late_arrivals(found.events, min((*dates, *before)))
+            night.replace(LATE_ARRIVALS, in_few_files(late, _rows(counts, "late"), len(dates)), where)
         night.replace(CLEAN_EVENTS, in_few_files(clean_events(found.events), kept, len(dates)), where)
     for day in dates:
         # Also a date without lines has books: they are how the next night knows what was cleaned, and of which files.
         night.book("read", 0, ingest_date=day)
-        night.book("files", _files(night.config.paths.raw, day), ingest_date=day)
+        night.book("files", _files(root, day), ingest_date=day)
+        for name, count in filled[day].columns.items():
+            night.book("filled", count, name, ingest_date=day)
     for row in counts:
         night.book(row["fate"], row["row_count"], row["reason"], ingest_date=row["ingest_date"])
+        if row["fate"] in ("accepted", "late") and row[drift.CORRECTED]:
+            night.book(drift.CORRECTED, row[drift.CORRECTED], "clocks", ingest_date=row["ingest_date"])
+
+
+def refuse_lost_columns(night: Night, filled: dict[date, drift.Filled], books: Sequence[Mapping[str, Any]]) -> None:
+    """Stop the night where its own ingest date has lost a column (see nightrec.events.drift); tell it of earlier ones.
+
+    Raises BadInput that names every one of them, before anything is written.
+    """
+    known = booked_columns(books) | filled
+    root, problems = night.config.paths.raw, []
+    for day in sorted(filled):
+        before = [known[other] for other in sorted(known, reverse=True) if other < day]
+        lost = {name: n for name, n in drift.lost(filled[day], before).items() if name not in _dropped(night)}
+        told = [f"{name}, which {expected:,} were expected to fill" for name, expected in lost.items()]
+        if told and day == night.date:
+            path, lines = raw.names(night.spark, root, day)
+            found = {name for line in lines for name in line}
+            meant = {name: nearest(name, found - set(drift.COLUMNS)) for name in lost}
+            told += [f"{name} may be {other} in {path} now" for name, other in meant.items() if other]
+            required = [name for name in lost if name in EVENTS_REQUIRED]
+            mend = "have the source mended" + ("" if required else ", or name it in events.dropped_columns")
+            problems.append(f"none of the {filled[day].lines:,} lines of {day} fills {'; '.join(told)}; {mend}")
+        elif told:
+            night.tell(f"None of the {filled[day].lines:,} lines of {day} fills {'; '.join(told)}.")
+    if problems:
+        raise BadInput(f"{root}/events: " + " ".join(problems))
+
+
+def booked_columns(books: Sequence[Mapping[str, Any]]) -> dict[date, drift.Filled]:
+    """Lines that were not broken and what they filled, of every ingest date whose books have it."""
+    lines: dict[date, int] = {}
+    columns: dict[date, dict[str, int]] = {}
+    for row in books:
+        day, count = row["run_date"], row["row_count"]
+        if row["fate"] == "filled":
+            columns.setdefault(day, {})[row["reason"]] = count
+        elif row["fate"] == "read" or (row["fate"], row["reason"]) == ("rejected", "broken_line"):
+            lines[day] = lines.get(day, 0) + (count if row["fate"] == "read" else -count)
+    return {day: drift.Filled(lines.get(day, 0), found) for day, found in columns.items()}
 
 
 def decide(night: Night, books: Sequence[Mapping[str, Any]]) -> None:
@@ -122,17 +178,29 @@ def alike(night: Night) -> dict[str, int]:
     return {adaptive.PAIRS: pairs, adaptive.LIKENESS: round(100 * times)}
 
 
-def plan(night: Night, books: Sequence[Mapping[str, Any]]) -> tuple[list[date], list[date]]:
+def plan(
+    night: Night, books: Sequence[Mapping[str, Any]], again: date | None = None
+) -> tuple[list[date], list[date]]:
     """The ingest dates to clean, and those up to the night that stay as they are. BadInput where there is neither.
 
     A date that was empty when it was cleaned is not clean any more when its files have come since. Files that are gone
-    since then (raw logs are often kept for some weeks only) take nothing away: the date stays as it is.
+    since then (raw logs are often kept for some weeks only) take nothing away: the date stays as it is, and BadInput
+    says so where it or, of several, one of its files is gone and it was asked for `again`.
     """
     root = night.config.paths.raw
     found = {day for day in raw.ingest_dates(root, "events") if day <= night.date}
     known = {day for day, (lines, files) in booked(night, books).items() if lines or files == _files(root, day)}
     if not found | known:
         raise BadInput(f"{root}/events has no folder ingest_date=YYYY-MM-DD of {night.date} or before")
+    if again is not None:
+        for day, (_, files) in booked(night, books).items():
+            here = _files(root, day) if day >= again else files
+            if here < files and (day in found or day == again):
+                raise BadInput(
+                    f"{root}/events/ingest_date={day} had {files} files when it was cleaned and has {here} now; "
+                    "cleaning it again would lose their rows: bring them back first"
+                )
+        known = {day for day in known if day < again or day not in found}
     first = min(found - known, default=night.date)
     dates = {day for day in found if day >= first} | ({night.date} - known)
     return sorted(dates), sorted(known - dates)
@@ -149,8 +217,24 @@ def _rows(counts: Sequence[Mapping[str, Any]], *fates: str) -> int:
     return sum(row["row_count"] for row in counts if row["fate"] in fates)
 
 
+def _filled(counts: Sequence[Mapping[str, Any]], dates: Sequence[date]) -> dict[date, drift.Filled]:
+    """Lines of each date that are not broken, and how many fill each column."""
+    broken = {row["ingest_date"]: row["row_count"] for row in counts if row["reason"] == "broken_line"}
+    found = dict.fromkeys(dates, drift.Filled(0, dict.fromkeys(drift.COLUMNS, 0)))
+    for row in counts:
+        if row["fate"] == "read":
+            columns = {name: row[name] for name in drift.COLUMNS}
+            found[row["ingest_date"]] = drift.Filled(row["row_count"] - broken.get(row["ingest_date"], 0), columns)
+    return found
+
+
+def _dropped(night: Night) -> list[str]:
+    return list(night.config.events.dropped_columns)
+
+
 def _files(root: str, day: date) -> int:
-    return len(raw.files(root, "events", day))
+    """Files of a date, without those of mended lines."""
+    return sum(file_format(name) != "repair" for name in raw.files(root, "events", day))
 
 
 if __name__ == "__main__":

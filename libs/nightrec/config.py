@@ -21,6 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 # Days that settings have which nobody set and the log has not decided yet (nightrec.adaptive).
 HORIZON, RECENT_DAYS = 14, 28
+OptionalColumn = Literal["event_id", "value", "text", "sent_ts", "received_ts", "context"]
 EventType = Literal["view", "click", "like", "dislike", "favourite", "comment", "rating", "purchase", "impression"]
 
 
@@ -84,8 +85,25 @@ class Events(_Section):
     late_after_days: Count = Field(
         1, description="an event that arrives more days than this after its own date is late: kept and flagged"
     )
+    late_window_days: Positive = Field(
+        1826,
+        description="an event that arrives more days than this after its own date is set aside as too_late: five "
+        "years, so that a history of some years may arrive on one date, and a clock that fell back ten years is none; "
+        "a month suits a source that has delivered its history",
+    )
+    clock_tolerance_minutes: Positive = Field(
+        60,
+        description="where received_ts and sent_ts differ by more than this, the device's clock is off, and the "
+        "event's time is moved by the difference; queues take minutes, wrong time zones whole hours. More where "
+        "received_ts is when a batch was loaded",
+    )
     future_tolerance_hours: Count = Field(
         24, description="an event later than the end of its ingest date by more than this is rejected"
+    )
+    dropped_columns: list[OptionalColumn] = Field(
+        default_factory=list,
+        description="optional raw columns that the source no longer fills: any other that was there night by night and "
+        "is empty throughout a night stops it",
     )
     earliest_date: date = Field(date(1990, 1, 1), description="an event before this date has an impossible time")
     robot_events_per_hour: Positive = Field(

@@ -25,7 +25,7 @@ STAGES = (
         "clean_events",
         "night",
         ("raw events",),
-        ("clean_events", "rejected_events"),
+        ("clean_events", "rejected_events", "late_arrivals"),
         "check, de-duplicate and weigh the raw events of the ingest dates not yet cleaned",
     ),
     Stage(

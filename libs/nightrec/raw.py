@@ -7,10 +7,13 @@ value means is decided behind the door, except for timestamps, lists and maps: e
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 import urllib.parse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -20,18 +23,17 @@ from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from nightrec.errors import BadInput
-from nightrec.raw_files import FORMATS, file_format, is_blank, read, typed
+from nightrec.failpoint import reach
+from nightrec.raw_columns import EVENTS, EVENTS_REQUIRED, ITEMS, TYPES, USERS, missing_in_lines
+from nightrec.raw_files import FORMATS, file_format, first_lines, is_blank, mended, read, typed
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-EVENT_FIELDS = ("user_id", "item_id", "event_type", "event_ts", "event_id", "value", "text", "sent_ts", "received_ts")
-_ITEM_TYPES = {
-    "item_id": "string", "title": "string", "description": "string",
-    "categories": "array<string>", "tags": "array<string>", "attributes": "map<string,string>",
-    "available_from": "timestamp", "available_until": "timestamp",
-}
-_USER_TYPES = {"user_id": "string", "attributes": "map<string,string>", "blocked_items": "array<string>"}
+EVENT_FIELDS = tuple(name for name, kind in EVENTS.items() if kind != "map")
+# Lines of a file that are looked at for the names of its columns, and how many of them show that one is misnamed: a
+# single line may have any name, and is quarantined.
+_LOOKED_AT, _FEWEST = 50, 20
 _FOLDER = re.compile(r"ingest_date=(\d{4}-\d{2}-\d{2})")
 
 
@@ -76,11 +78,76 @@ def events(spark: SparkSession, root: str, dates: Sequence[date]) -> DataFrame:
 
     Columns: ingest_date date, file (name inside the folder), raw (the line as it came; Parquet and CSV rows as JSON),
     the strings of EVENT_FIELDS, context map<string,string>, and _corrupt: the line where it is not one JSON object of
-    this shape in UTF-8 (or one CSV row as wide as the header), else NULL. Raises BadInput for files of unknown kind.
+    this shape in UTF-8 (or one CSV row as wide as the header), else NULL. Raises BadInput for files of unknown kind,
+    and for those whose columns are not the contract's (nightrec.raw_columns has the rules).
     """
     paths = [path for day in sorted(dates) for path in files(root, "events", day)]
     with readable():
-        return read(spark, paths, EVENT_FIELDS, ("context",))
+        if dates:
+            path, lines = names(spark, root, max(dates))
+            missing_in_lines(path, lines, EVENTS, _FEWEST)
+        return read(spark, paths, EVENTS, EVENTS_REQUIRED, ("context",))
+
+
+def names(spark: SparkSession, root: str, day: date) -> tuple[str, list[set[str]]]:
+    """An ingest date's first file of JSON lines, and the names in each of its first lines that are objects; both empty
+    where there is no such file."""
+    path = next((path for path in files(root, "events", day) if file_format(path) == "json"), None)
+    if path is None:
+        return "", []
+    try:
+        lines = first_lines(spark, path, _LOOKED_AT)
+    except (OSError, EOFError, zlib.error):
+        return path, []  # the night's own pass meets it, and says so
+    found = []
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            event = json.loads(line)
+            if isinstance(event, dict):
+                found.append(set(event))
+    return path, found
+
+
+def repairs(spark: SparkSession, root: str, dates: Sequence[date]) -> DataFrame | None:
+    """ingest_date and line_id of the lines that were mended (`repair`), a row each; None where no file has any."""
+    found = [path for day in dates for path in files(root, "events", day) if file_format(path) == "repair"]
+    return mended(spark, found) if found else None
+
+
+def repair(spark: SparkSession, root: str, day: date, lines: Mapping[str, str]) -> str:
+    """Put mended lines (text by line_id) beside the files of an ingest date, in a file of their own; its name.
+
+    The name is the content's, so the same lines again are the same file; it is written under a hidden one first.
+    """
+    text = "".join(
+        json.dumps({"line_id": name, "raw": line}, ensure_ascii=False) + "\n" for name, line in sorted(lines.items())
+    )
+    name = f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.repair"
+    folder = f"{root}/events/ingest_date={day}"
+    reach("repair.before_rename")
+    if "://" in folder:
+        _put(spark, f"{folder}/_{name}", f"{folder}/{name}", text.encode())
+    else:
+        hidden = Path(folder, f"_{name}")
+        with hidden.open("wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(Path(folder, name))
+    reach("repair.after_rename")
+    return name
+
+
+def _put(spark: SparkSession, hidden: str, path: str, content: bytes) -> None:
+    """Write a file through Hadoop under a hidden name, then rename it."""
+    jvm: Any = spark._jvm
+    source, target = (jvm.org.apache.hadoop.fs.Path(name) for name in (hidden, path))
+    context: Any = spark.sparkContext
+    system = target.getFileSystem(context._jsc.hadoopConfiguration())
+    stream = system.create(source, True)
+    stream.write(content)
+    stream.close()
+    system.rename(source, target)
 
 
 def items(spark: SparkSession, root: str, as_of: date) -> Snapshot | None:
@@ -90,7 +157,7 @@ def items(spark: SparkSession, root: str, as_of: date) -> Snapshot | None:
     available_until timestamp; NULL where the snapshot does not say. Rows without an id, and broken lines, are left out
     and counted; of several rows with one id the largest by content is kept. Lists may also be given as text: a|b.
     """
-    return _snapshot(spark, root, "items", as_of, _ITEM_TYPES)
+    return _snapshot(spark, root, "items", as_of, ITEMS)
 
 
 def users(spark: SparkSession, root: str, as_of: date) -> Snapshot | None:
@@ -98,7 +165,7 @@ def users(spark: SparkSession, root: str, as_of: date) -> Snapshot | None:
 
     Columns: user_id, attributes map<string,string>, blocked_items array<string>.
     """
-    return _snapshot(spark, root, "users", as_of, _USER_TYPES)
+    return _snapshot(spark, root, "users", as_of, USERS)
 
 
 @contextmanager
@@ -184,15 +251,15 @@ def _mark(path: str) -> str:
     return f"{found.getLen()} {found.getModificationTime()}"
 
 
-def _snapshot(spark: SparkSession, root: str, kind: str, as_of: date, types: dict[str, str]) -> Snapshot | None:
+def _snapshot(spark: SparkSession, root: str, kind: str, as_of: date, kinds: dict[str, str]) -> Snapshot | None:
     """The latest snapshot not after `as_of` that has files (an empty folder is a delivery that has not come)."""
     days = reversed([day for day in ingest_dates(root, kind) if day <= as_of])
     paths = next((found for day in days if (found := files(root, kind, day))), None)
     if paths is None:
         return None
-    key, *others = types
+    key, *others = kinds
     with readable():
-        lines = read(spark, paths, list(types))
+        lines = read(spark, paths, kinds, (key,))
     is_broken, has_no_id = F.col("_corrupt").isNotNull(), is_blank(F.col(key))
     counted = Observation()
     observed = lines.observe(
@@ -201,7 +268,7 @@ def _snapshot(spark: SparkSession, root: str, kind: str, as_of: date, types: dic
         F.count_if(~is_broken & has_no_id).alias(f"missing_{key}"),
     )
     rows = observed.where(~is_broken & ~has_no_id).select(
-        *(typed(F.col(name), type_).alias(name) for name, type_ in types.items())
+        *(typed(F.col(name), TYPES[kind]).alias(name) for name, kind in kinds.items())
     )
     content = F.struct(*others)
     kept = rows.groupBy(key).agg(F.max_by(content, F.to_json(content)).alias("_kept"))

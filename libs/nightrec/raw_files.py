@@ -1,11 +1,15 @@
-"""Files of the three formats as frames of strings, and strings as the values that the raw contract names."""
+"""Files of the three formats as frames of strings, and strings as the values that the raw contract names.
+
+A fourth kind, `.repair`, holds mended lines: what `nightrec repair` puts beside the files that they come from.
+"""
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,14 +18,17 @@ from pyspark.sql import functions as F
 
 from nightrec.contract import no_rows
 from nightrec.errors import BadInput
+from nightrec.raw_columns import check
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 FORMATS = {
     ".jsonl": "json", ".jsonl.gz": "json", ".json": "json", ".json.gz": "json",
-    ".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet",
+    ".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet", ".repair": "repair",
 }
+# A line of a `.repair` file: the quarantined line that it stands for (rejected_events.line_id), and its text mended.
+MENDED = "line_id string, raw string"
 
 # ISO-8601 to the minute or finer, or a bare date. Spark's own cast also takes "10:00", which it dates today.
 _ISO = r"^(?!0000)\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)? ?(Z|UTC|[+-]\d{2}(:?\d{2})?)?)?$"
@@ -30,23 +37,43 @@ _MILLISECONDS = r"^-?\d{1,14}$"
 
 
 def file_format(name: str) -> str | None:
-    """json, csv or parquet, by a file's name; None where it is none of them."""
+    """json, csv, parquet or repair, by a file's name; None where it is none of them."""
     return next((form for suffix, form in FORMATS.items() if name.lower().endswith(suffix)), None)
 
 
-def read(spark: SparkSession, paths: Sequence[str], strings: Sequence[str], maps: Sequence[str] = ()) -> DataFrame:
-    """ingest_date, file, raw, the named strings and maps, _corrupt: of all the files, by their kinds."""
-    readers: dict[str, Callable[..., DataFrame]] = {"json": _json, "csv": _csv, "parquet": _parquet}
+def read(
+    spark: SparkSession,
+    paths: Sequence[str],
+    kinds: Mapping[str, str],
+    required: Sequence[str],
+    maps: Sequence[str] = (),
+) -> DataFrame:
+    """ingest_date, file, raw, the columns of `kinds` (nightrec.raw_columns) as strings but for `maps`, _corrupt: of all
+    the files, by their formats. BadInput where a CSV or Parquet file has other columns than `kinds` ask for."""
+    readers: dict[str, Callable[..., DataFrame]] = {"json": _json, "csv": _csv, "parquet": _parquet, "repair": _repair}
+    shape = Shape(kinds, required, [name for name in kinds if name not in maps], maps)
     frames = []
     for form, reader in readers.items():
         chosen = [path for path in paths if file_format(path) == form]
         if chosen:
-            frames.append(reader(spark, chosen, strings, maps))
+            frames.append(reader(spark, chosen, shape))
     if not frames:
-        fields = [*(f"{name} string" for name in strings), *(f"{name} map<string,string>" for name in maps)]
-        ddl = f"ingest_date date, file string, raw string, {', '.join(fields)}, _corrupt string"
-        return no_rows(spark, ddl)
+        return no_rows(spark, f"ingest_date date, file string, raw string, {shape.ddl()}, _corrupt string")
     return reduce(lambda left, right: left.unionByName(right), frames)
+
+
+class Shape(NamedTuple):
+    """What is read of each file: columns by kind, those without which there is nothing, and what they become."""
+
+    kinds: Mapping[str, str]
+    required: Sequence[str]
+    strings: Sequence[str]
+    maps: Sequence[str]
+
+    def ddl(self) -> str:
+        """The columns read, as Spark DDL."""
+        maps = [f"{name} map<string,string>" for name in self.maps]
+        return ", ".join([*(f"{name} string" for name in self.strings), *maps])
 
 
 def _place() -> list[Column]:
@@ -63,31 +90,93 @@ def _place() -> list[Column]:
 _AS_NAMED = {"__globPaths__": "false"}
 
 
-def _json(spark: SparkSession, paths: list[str], strings: Sequence[str], maps: Sequence[str]) -> DataFrame:
-    """JSON lines, each parsed once.
+def _json(spark: SparkSession, paths: list[str], shape: Shape) -> DataFrame:
+    """JSON lines, each parsed once."""
+    return _parsed(_text(spark, paths).select(*_place(), F.col("value").alias("_line")), shape)
 
-    The line is parsed inside {"e":[...]}: alone, Spark would read `{...} rubbish`, and of `{...}{...}` only the first.
+
+def _repair(spark: SparkSession, paths: list[str], shape: Shape) -> DataFrame:
+    """Mended lines: JSON lines within JSON lines."""
+    mended = F.from_json("value", MENDED)["raw"]
+    return _parsed(_text(spark, paths).select(*_place(), mended.alias("_line")), shape)
+
+
+def mended(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
+    """ingest_date and line_id of the lines that `.repair` files stand for."""
+    text = _text(spark, list(paths)).select(_place()[0], F.from_json("value", MENDED)["line_id"].alias("line_id"))
+    return text.distinct()
+
+
+def line_id(file: Column, raw: Column) -> Column:
+    """What a raw line is known by among those of its ingest date; lines of one file with the same text are one."""
+    return F.substring(F.sha2(F.concat(file, F.lit("\n"), raw), 256), 1, 32)
+
+
+def _text(spark: SparkSession, paths: list[str]) -> DataFrame:
+    return spark.read.options(**_AS_NAMED).text(paths)
+
+
+# Strictly JSON. Spark by itself takes 'single quotes' and makes the id "NaN" of a NaN.
+_STRICT = {
+    "columnNameOfCorruptRecord": "_corrupt", "allowSingleQuotes": "false", "allowNonNumericNumbers": "false",
+}  # fmt: skip
+
+
+def _parsed(text: DataFrame, shape: Shape) -> DataFrame:
+    """Lines (ingest_date, file, _line), blank ones left out, as the columns of one JSON object each.
+
+    The line is parsed inside {"_line":[...],"_end":1}: alone, Spark would read `{...} rubbish`, and of `{...}{...}`
+    only the first; without the end it would read `{...}]}`.
     """
-    text = spark.read.options(**_AS_NAMED).text(paths).select(*_place(), F.col("value").alias("_line"))
-    fields = [*(f"{name} string" for name in strings), *(f"{name} map<string,string>" for name in maps)]
-    schema = f"e array<struct<{', '.join(field.replace(' ', ':', 1) for field in fields)}>>, _corrupt string"
-    wrapped = F.concat(F.lit('{"e":['), F.col("_line"), F.lit("]}"))
+    fields = shape.ddl().replace(", ", ",").replace("map<string,string>", "map<string;string>")
+    fields = fields.replace(" ", ":").replace(";", ",")
+    schema = f"_line array<struct<{fields}>>, _end string, _corrupt string"
+    wrapped = F.concat(F.lit('{"_line":['), F.col("_line"), F.lit('],"_end":1}'))
     parsed = (
         text.where(F.col("_line").startswith("{") | ~is_blank(F.col("_line")))
-        .withColumn("_parsed", F.from_json(wrapped, schema, {"columnNameOfCorruptRecord": "_corrupt"}))
+        .withColumn("_parsed", F.from_json(wrapped, schema, _STRICT))
     )
-    is_one = F.col("_parsed._corrupt").isNull() & (F.size("_parsed.e") == 1) & F.is_valid_utf8("_line")
-    event = F.when(is_one, F.get("_parsed.e", F.lit(0)))
+    first = F.get("_parsed._line", F.lit(0))
+    texts = [name for name in shape.strings if shape.kinds[name] not in ("list", "map")]
+    is_one = (
+        F.col("_parsed._corrupt").isNull() & F.col("_parsed._end").isNotNull() & (F.size("_parsed._line") == 1)
+        & F.is_valid_utf8("_line") & ~_has_half_character(F.col("_line"))
+        & ~_has_nested(F.col("_line"), first, texts)
+    )
+    event = F.when(is_one, first)
     raw = F.make_valid_utf8("_line")
     return parsed.withColumn("_event", event).select(
-        "ingest_date", "file", raw.alias("raw"), *(F.col(f"_event.{name}") for name in (*strings, *maps)),
+        "ingest_date", "file", raw.alias("raw"), *(F.col(f"_event.{name}") for name in (*shape.strings, *shape.maps)),
         F.when(F.col("_event").isNull(), raw).alias("_corrupt"),
     )
 
 
-def _csv(spark: SparkSession, paths: list[str], strings: Sequence[str], maps: Sequence[str]) -> DataFrame:
+def _has_nested(line: Column, read: Column, names: Sequence[str]) -> Column:
+    """Whether an object or a list stands where text is expected: Spark gives it as JSON text, which would be an id.
+
+    A text may begin with a bracket too. Only lines in which one does are parsed once more; those that cannot be, for a
+    name occurs twice in them, count as nested.
+    """
+    texts = [read[name] for name in names]
+    begins = reduce(lambda left, right: left | right, (F.substring(text, 1, 1).isin("{", "[") for text in texts))
+    whole = F.try_parse_json(line)
+    kinds = F.array(*(F.schema_of_variant(F.try_variant_get(whole, f"$.{name}", "variant")) for name in names))
+    is_nested = whole.isNull() | F.exists(kinds, lambda kind: kind.startswith("OBJECT") | kind.startswith("ARRAY"))
+    return F.when(F.coalesce(begins, F.lit(False)), F.coalesce(is_nested, F.lit(False))).otherwise(F.lit(False))
+
+
+# Of a character beyond the first 65,536 JSON writes two halves; Spark reads one alone as "?", and all such ids as one.
+_HALF = r"(?i)(?<!\\)(?:\\\\)*(?:\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud[c-f])"
+
+
+def _has_half_character(line: Column) -> Column:
+    is_possible = line.contains("\\ud") | line.contains("\\uD") | line.contains("\\Ud")
+    return F.when(is_possible, line.rlike(_HALF)).otherwise(F.lit(False))
+
+
+def _csv(spark: SparkSession, paths: list[str], shape: Shape) -> DataFrame:
     """CSV with a header, quoted as in RFC 4180, empty cells missing; each header is read by itself."""
-    frames = [_csv_alike(spark, alike, strings, maps) for alike in _grouped(spark, paths, _header)]
+    frames = [_csv_alike(spark, alike, shape) for alike in _grouped(spark, paths, _header)]
     return reduce(lambda left, right: left.unionByName(right), frames)
 
 
@@ -103,13 +192,18 @@ def _grouped(spark: SparkSession, paths: list[str], columns: Callable[[SparkSess
 
 
 def _header(spark: SparkSession, path: str) -> str:
-    """First line of a text file; a local one is read here, for a Spark job each would take longer than the night."""
+    """First line of a text file."""
+    return next(iter(first_lines(spark, path, 1)), "")
+
+
+def first_lines(spark: SparkSession, path: str, count: int) -> list[str]:
+    """The first lines of a text file; of a local one without a Spark job, which for each would take longer than the
+    night."""
     if "://" in path:
-        first = spark.read.options(**_AS_NAMED).text(path).first()
-        return first[0] if first else ""
+        return [row[0] for row in spark.read.options(**_AS_NAMED).text(path).take(count)]
     opened = gzip.open if path.lower().endswith(".gz") else open
     with opened(path, "rt", encoding="utf-8", errors="replace") as lines:
-        return str(lines.readline()).rstrip("\r\n")
+        return [str(line).rstrip("\r\n") for line in islice(lines, count)]
 
 
 def _footer(spark: SparkSession, path: str) -> str:
@@ -119,30 +213,26 @@ def _footer(spark: SparkSession, path: str) -> str:
     return str(pq.read_schema(path).remove_metadata())
 
 
-def _csv_alike(spark: SparkSession, paths: list[str], strings: Sequence[str], maps: Sequence[str]) -> DataFrame:
+def _csv_alike(spark: SparkSession, paths: list[str], shape: Shape) -> DataFrame:
     """CSV files of one header."""
     reader = spark.read.options(header=True, multiLine=True, escape='"', **_AS_NAMED)
     names = reader.csv(paths[:1]).columns
+    if not names:  # not even a header: a file without a line
+        return no_rows(spark, f"ingest_date date, file string, raw string, {shape.ddl()}, _corrupt string")
+    check(paths[0], dict.fromkeys(names, "string"), shape.kinds, shape.required)
     schema = ", ".join([*(f"`{name}` string" for name in names), "_corrupt string"])
     found = reader.schema(schema).option("columnNameOfCorruptRecord", "_corrupt").csv(paths)
     row = F.to_json(F.struct(*(F.col(f"`{name}`") for name in names)))
-    texts = [_field(found, name, "string").alias(name) for name in strings]
-    read_maps = [_field(found, name, "map<string,string>").alias(name) for name in maps]
-    unread = [F.col(n).isNotNull() & column.isNull() for n, column in zip(maps, read_maps, strict=True) if n in names]
-    is_broken = reduce(lambda left, right: left | right, unread, F.lit(False))
-    return found.select(
-        *_place(), F.coalesce("_corrupt", row).alias("raw"), *texts, *read_maps,
-        F.coalesce("_corrupt", F.when(is_broken, row)).alias("_corrupt"),
-    )
+    return _columns(found, shape, F.coalesce("_corrupt", row), F.col("_corrupt"))
 
 
-def _parquet(spark: SparkSession, paths: list[str], strings: Sequence[str], maps: Sequence[str]) -> DataFrame:
-    """Parquet with any types that cast to the contract's, which may differ between files; raw is the row as JSON."""
-    frames = [_parquet_alike(spark, alike, strings, maps) for alike in _grouped(spark, paths, _footer)]
+def _parquet(spark: SparkSession, paths: list[str], shape: Shape) -> DataFrame:
+    """Parquet of types that say what the contract's do, which may differ between files; raw is the row as JSON."""
+    frames = [_parquet_alike(spark, alike, shape) for alike in _grouped(spark, paths, _footer)]
     return reduce(lambda left, right: left.unionByName(right), frames)
 
 
-def _parquet_alike(spark: SparkSession, paths: list[str], strings: Sequence[str], maps: Sequence[str]) -> DataFrame:
+def _parquet_alike(spark: SparkSession, paths: list[str], shape: Shape) -> DataFrame:
     """Parquet files of one schema. BadInput where Spark knows a type not at all, as pandas' nanoseconds."""
     try:
         found = spark.read.options(**_AS_NAMED).parquet(*paths)
@@ -151,11 +241,23 @@ def _parquet_alike(spark: SparkSession, paths: list[str], strings: Sequence[str]
             raise
         said = str(error).partition("] ")[2].partition(" SQLSTATE")[0]
         raise BadInput(f"{paths[0]}: {said} Spark reads times in micro- or milliseconds; write the file so") from error
+    types = {field.name: field.dataType.simpleString() for field in found.schema}
+    check(paths[0], types, shape.kinds, shape.required)
+    return _columns(found, shape, F.to_json(F.struct("*")), F.lit(None).cast("string"))
+
+
+def _columns(found: DataFrame, shape: Shape, raw: Column, corrupt: Column) -> DataFrame:
+    """The columns of files that name theirs; a row with a map that cannot be read is broken like one of a wrong width.
+    """
+    texts = [_field(found, name, "string").alias(name) for name in shape.strings]
+    maps = [_field(found, name, "map<string,string>").alias(name) for name in shape.maps]
+    unread = [
+        F.col(name).isNotNull() & column.isNull()
+        for name, column in zip(shape.maps, maps, strict=True) if name in found.columns
+    ]  # fmt: skip
+    is_broken = reduce(lambda left, right: left | right, unread, F.lit(False))
     return found.select(
-        *_place(), F.to_json(F.struct("*")).alias("raw"),
-        *(_field(found, name, "string").alias(name) for name in strings),
-        *(_field(found, name, "map<string,string>").alias(name) for name in maps),
-        F.lit(None).cast("string").alias("_corrupt"),
+        *_place(), raw.alias("raw"), *texts, *maps, F.coalesce(corrupt, F.when(is_broken, raw)).alias("_corrupt")
     )
 
 

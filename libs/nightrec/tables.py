@@ -78,7 +78,7 @@ CLEAN_EVENTS = Table(
         _USER_ID,
         _ITEM_ID,
         Column("event_type", "string", "what happened", check=f"event_type IN {EVENT_TYPES}"),
-        Column("event_ts", "timestamp", "when it happened, by the event's own time"),
+        Column("event_ts", "timestamp", "when it happened, by the event's own time; corrected where logged_ts says so"),
         Column("event_date", "date", "UTC date of event_ts"),
         Column("value", "double", "rating or quantity, as logged", nullable=True),
         Column("text", "string", "comment or review", nullable=True),
@@ -87,6 +87,13 @@ CLEAN_EVENTS = Table(
         Column("sent_ts", "timestamp", "when the device sent it", nullable=True),
         Column("received_ts", "timestamp", "when the collector received it", nullable=True),
         Column("context", "map<string,string>", "device, region, surface, list_id, rank ...", nullable=True),
+        Column(
+            "logged_ts",
+            "timestamp",
+            "the time as logged, where the device’s clock was off by more than events.clock_tolerance_minutes and "
+            "event_ts is therefore logged_ts + (received_ts - sent_ts); null where nothing was corrected",
+            nullable=True,
+        ),
     ),
 )
 
@@ -101,10 +108,34 @@ REJECTED_EVENTS = Table(
         Column(
             "reason",
             "string",
-            "broken_line, missing_user_id, missing_item_id, bad_time, unknown_event_type, bad_value, future or robot",
+            "broken_line, missing_user_id, missing_item_id, bad_time, unknown_event_type, bad_value, future, too_late "
+            "or robot",
         ),
         Column("file", "string", "file name inside the ingest folder"),
         Column("raw", "string", "the line as it came"),
+        Column("line_id", "string", "fingerprint of file and line: by it `nightrec repair` knows what was mended"),
+    ),
+)
+
+LATE_ARRIVALS = Table(
+    name="late_arrivals",
+    stage="clean_events",
+    grain="one user some of whose events of an ingest date are late: nights before it that would have known them",
+    key=("ingest_date", "user_id"),
+    partition=("ingest_date",),
+    columns=(
+        Column("ingest_date", "date", "the raw folder the events arrived in"),
+        _USER_ID,
+        Column(
+            "first_date",
+            "date",
+            "the first night that would have known one of them; it and the nights up to the day before ingest_date "
+            "would have had another list for this user, but none before the first ingest date",
+            check="first_date < ingest_date",
+        ),
+        Column(
+            "event_count", "bigint", "late events of the user that some night would have known", check="event_count > 0"
+        ),
     ),
 )
 
@@ -546,6 +577,7 @@ MANIFESTS = Table(
 TABLES = (
     CLEAN_EVENTS,
     REJECTED_EVENTS,
+    LATE_ARRIVALS,
     ITEM_PROFILES,
     USER_PROFILES,
     ALS_ITEM_FACTORS,

@@ -77,8 +77,9 @@ def test_parquet_and_csv_are_read_as_json_is(spark: SparkSession, tmp_path: Path
         "4,c,view,1773136800001,,{broken\n"  # a context that is none
     )
     # The same columns in another order and of other types.
-    (tmp_path / FOLDER / "other.csv").write_text("item_id,user_id\nb,2\n")
-    pq.write_table(pa.table({"item_id": ["b"], "user_id": ["2"]}), tmp_path / FOLDER / "other.parquet")
+    (tmp_path / FOLDER / "other.csv").write_text("item_id,event_ts,event_type,user_id\nb,1773136800001,view,2\n")
+    other = {"item_id": ["b"], "event_ts": [1773136800001], "event_type": ["view"], "user_id": ["2"]}
+    pq.write_table(pa.table(other), tmp_path / FOLDER / "other.parquet")
     frame = raw.events(spark, str(tmp_path), [DAY])
     found = frame.withColumn("time", raw_files.timestamp(frame["event_ts"])).toArrow().to_pylist()
     names = ["ingest_date", "user_id", "item_id", "event_type", "time", "text", "context", "value", "_corrupt"]

@@ -2,15 +2,19 @@
 
 The rules, in order; the first that applies decides:
 
+0. `duplicate`, with the reason `repaired`: the line was mended, and the mended one is judged in its place;
 1. rejected, for what the line alone says: broken_line, missing_user_id, missing_item_id, bad_time,
-   unknown_event_type, bad_value, future;
+   unknown_event_type, bad_value, future, too_late;
 2. rejected as `robot`: all that is left of a user on an ingest date on which some clock hour (of event time) holds more
    than `robot_events_per_hour` different events of that user;
 3. `duplicate`: another copy that is left was kept, in an earlier ingest date or in this one;
 4. `late`: accepted, but it happened more than `late_after_days` before its ingest date;
 5. `accepted`.
 
-Rules 1 and 2 look at one ingest date only, and only copies that passed them can make others duplicates. So cleaning
+So read = accepted + late + duplicate + rejected, and robots are the rejected ones of that reason. Before all rules a
+time is corrected where the line shows that the device's clock was off (`corrected`).
+
+Rules 0 to 2 look at one ingest date only, and only copies that passed them can make others duplicates. So cleaning
 many ingest dates in one pass gives the same as cleaning them one after the other.
 """
 
@@ -19,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,8 +31,9 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 from pyspark.storagelevel import StorageLevel
 
-from nightrec.raw_files import is_blank, timestamp
-from nightrec.tables import CLEAN_EVENTS, EVENT_TYPES, REJECTED_EVENTS
+from nightrec.events.drift import counts, filled
+from nightrec.raw_files import is_blank, line_id, timestamp
+from nightrec.tables import CLEAN_EVENTS, EVENT_TYPES, LATE_ARRIVALS, REJECTED_EVENTS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -56,14 +62,21 @@ class Classified(NamedTuple):
 
 @contextmanager
 def classified(
-    lines: DataFrame, earlier: DataFrame | None, settings: Events, weights: Mapping[str, float],
+    lines: DataFrame,
+    earlier: DataFrame | None,
+    settings: Events,
+    weights: Mapping[str, float],
+    repaired: DataFrame | None = None,
 ) -> Iterator[Classified]:
     """Raw lines (`raw.events`) and their fates; the text is parsed once and shuffled once, whole lines only then.
 
     What was parsed is in Spark's cache while the `with` lasts. `earlier` holds event_key and ingest_date of what is
     clean already of other ingest dates; None where there is nothing. `weights` gives each event type's weight.
+    `repaired` holds ingest_date and line_id of lines that were mended.
     """
     reasoned = with_reason(with_values(lines, settings, weights), settings)
+    if repaired is not None:
+        reasoned = with_repaired(reasoned, repaired)
     numbered = with_copy(reasoned, earlier).persist(StorageLevel.MEMORY_AND_DISK)
     found = robots(numbered, settings).persist()
     try:
@@ -83,7 +96,8 @@ def readable(lines: DataFrame, settings: Events, weights: Mapping[str, float]) -
 def with_values(lines: DataFrame, settings: Events, weights: Mapping[str, float]) -> DataFrame:
     """Logged strings as values: NULL where unreadable. Ids stay exactly as logged; an event type loses case and blanks.
 
-    Adds event_date, weight, is_late, event_key; for with_reason _number (value as logged).
+    Adds event_date, logged_ts, weight, is_late, event_key, _filled (which columns say something); for with_reason
+    _number (value as logged).
     """
     kind = F.lower(F.trim("event_type"))
     number = F.when(~is_blank(F.col("value")), F.trim("value"))
@@ -97,17 +111,49 @@ def with_values(lines: DataFrame, settings: Events, weights: Mapping[str, float]
         "_number": number,
         "value": F.when(number.rlike(_NUMBER), number).try_cast("double"),
     })
-    return valued.withColumns({
+    return with_clock(valued, settings).withColumns({
         "event_date": F.col("event_ts").cast("date"),
         "weight": F.when(disliked, 0.0).otherwise(weight),
         "is_late": F.col("event_ts").cast("date") < F.date_sub("ingest_date", settings.late_after_days),
         "event_key": _event_key(),
+        "_filled": filled(),
     })
 
 
+def with_clock(valued: DataFrame, settings: Events) -> DataFrame:
+    """Corrects event_ts where the device's clock was off, and adds logged_ts: the time as logged there, else NULL.
+
+    A device says when it sent the event by the same clock by which it says when it happened, and the collector when it
+    received it: the difference is the clock's error, but for the way. It is believed where it is larger than the
+    tolerance, the collector's own time is possible, and the event was sent after it happened: by one clock, then.
+    """
+    micros = {name: F.unix_micros(name) for name in ("event_ts", "sent_ts", "received_ts")}
+    tolerance = settings.clock_tolerance_minutes * 60_000_000
+    error = micros["received_ts"] - micros["sent_ts"]
+    is_off = (
+        (F.abs(error) > tolerance)
+        & (micros["event_ts"] <= micros["sent_ts"] + tolerance)
+        & F.col("received_ts").between(F.lit(settings.earliest_date), _latest(settings))
+    )
+    right = F.timestamp_micros(micros["event_ts"] + error)
+    return valued.withColumns({
+        "event_ts": F.when(is_off, right).otherwise(F.col("event_ts")),
+        "logged_ts": F.when(is_off, F.col("event_ts")),
+    })
+
+
+def _latest(settings: Events) -> Column:
+    """The last moment that a line of an ingest date can speak of."""
+    day_end = F.date_add("ingest_date", 1).cast("timestamp")
+    return day_end + F.make_dt_interval(F.lit(0), F.lit(settings.future_tolerance_hours))
+
+
 def _event_key() -> Column:
-    """Half a sha-256 (128 bits, in hex) of event_id, else of the content; of the line where there is no event in it."""
-    micros = F.unix_micros("event_ts").alias("event_ts")
+    """Half a sha-256 (128 bits, in hex) of event_id, else of the content; of the line where there is no event in it.
+
+    The content's time is the one logged: of two deliveries of an event each is corrected by its own way.
+    """
+    micros = F.unix_micros(F.coalesce("logged_ts", "event_ts")).alias("event_ts")
     # Spelled out only for lines without an event_id: sorting every context took a tenth of cleaning.
     context = F.array_sort(F.map_entries("context")).alias("_context")
     content = F.struct(*(micros if name == "event_ts" else F.col(name) for name in _CONTENT), context)
@@ -121,8 +167,6 @@ def _event_key() -> Column:
 
 def with_reason(valued: DataFrame, settings: Events) -> DataFrame:
     """Adds `reason`: why the line is rejected for what it says, NULL where it is not (rule 1 of the module)."""
-    day_end = F.date_add("ingest_date", 1).cast("timestamp")
-    latest = day_end + F.make_dt_interval(F.lit(0), F.lit(settings.future_tolerance_hours))
     value, kind = F.col("value"), F.col("event_type")
     outside = [
         (kind == name) & ~value.between(low, high) for name, (low, high) in settings.value_ranges.items()
@@ -136,9 +180,20 @@ def with_reason(valued: DataFrame, settings: Events) -> DataFrame:
         .when(F.col("event_ts").isNull() | (F.col("event_date") < F.lit(settings.earliest_date)), "bad_time")
         .when(kind.isNull() | ~kind.isin(*EVENT_TYPES), "unknown_event_type")
         .when(unreadable | bad_value, "bad_value")
-        .when(F.col("event_ts") > latest, "future")
+        .when(F.col("event_ts") > _latest(settings), "future")
+        .when(F.col("event_date") < F.date_sub("ingest_date", settings.late_window_days), "too_late")
     )
     return valued.withColumn("reason", reason)
+
+
+def with_repaired(reasoned: DataFrame, repaired: DataFrame) -> DataFrame:
+    """Gives the reason `repaired` to lines that were mended (rule 0 of the module)."""
+    mended = F.broadcast(repaired.select("ingest_date", F.col("line_id").alias("_mended")))
+    named = reasoned.withColumn("_line", line_id(F.col("file"), F.col("raw")))
+    found = (F.col("_line") == F.col("_mended")) & (named["ingest_date"] == mended["ingest_date"])
+    joined = named.join(mended, found, "left").drop(mended["ingest_date"])
+    reason = F.when(F.col("_mended").isNotNull(), "repaired").otherwise(F.col("reason"))
+    return joined.withColumn("reason", reason).drop("_line", "_mended")
 
 
 def with_copy(reasoned: DataFrame, earlier: DataFrame | None) -> DataFrame:
@@ -148,7 +203,8 @@ def with_copy(reasoned: DataFrame, earlier: DataFrame | None) -> DataFrame:
     so neither the order of files nor the number of partitions matters. _is_known: an earlier night has the event.
     This is the one shuffle of whole lines, by a key that no busy user and no popular item shares.
     """
-    names = dict.fromkeys([*CLEAN_EVENTS.names, *REJECTED_EVENTS.names])
+    names = dict.fromkeys([*CLEAN_EVENTS.names, *REJECTED_EVENTS.names, "_filled"])
+    del names["line_id"]  # made of others when a rejected line is written
     # Said here, for what the order is made of is then made behind the shuffle and not sent through it.
     lines = reasoned.select(*names).repartition("event_key")
     known: Column = F.lit(False)
@@ -158,7 +214,7 @@ def with_copy(reasoned: DataFrame, earlier: DataFrame | None) -> DataFrame:
         known = F.coalesce(F.col("_first_date") < F.col("ingest_date"), F.lit(False))
     context = F.map_keys("context"), F.map_values("context")
     order = [F.col("reason").isNotNull(), *map(F.col, ("ingest_date", *_CONTENT)), *context]
-    copy = F.row_number().over(Window.partitionBy("event_key").orderBy(*order, "sent_ts", "received_ts"))
+    copy = F.row_number().over(Window.partitionBy("event_key").orderBy(*order, "sent_ts", "received_ts", "logged_ts"))
     numbered = lines.select(*names, copy.alias("_copy"), known.alias("_is_known"))
     # Sorted already for the numbers; said here, the cache knows it and nothing behind it sorts again.
     return numbered.sortWithinPartitions("event_key")
@@ -193,9 +249,10 @@ def with_fate(judged: DataFrame) -> DataFrame:
 
     Of several copies the one of the earliest ingest date is kept; within a date the smallest by content.
     """
+    is_copy = (F.col("_copy") > 1) | F.col("_is_known")
     fate = (
-        F.when(F.col("reason").isNotNull(), "rejected")
-        .when((F.col("_copy") > 1) | F.col("_is_known"), "duplicate")
+        F.when((F.col("reason") == "repaired") | F.col("reason").isNull() & is_copy, "duplicate")
+        .when(F.col("reason").isNotNull(), "rejected")
         .when(F.col("is_late"), "late").otherwise("accepted")
     )
     return judged.withColumns({"fate": fate, "reason": F.coalesce("reason", F.lit(""))}).drop("_copy", "_is_known")
@@ -208,17 +265,33 @@ def clean_events(events: DataFrame) -> DataFrame:
 
 def rejected_events(events: DataFrame) -> DataFrame:
     """The rejected ones of classified lines, with the text as it came: rows of rejected_events."""
-    return events.where(F.col("reason") != "").select(REJECTED_EVENTS.names)
+    named = events.where(F.col("fate") == "rejected").withColumn("line_id", line_id(F.col("file"), F.col("raw")))
+    return named.select(REJECTED_EVENTS.names)
+
+
+def late_arrivals(events: DataFrame, first: date) -> DataFrame:
+    """Whom late ones of classified lines concern, and from which night on: rows of late_arrivals.
+
+    `first` is the first ingest date of all: no night before it knew anything, so that what is late on it, such as a
+    history that was delivered at once, concerns none.
+    """
+    known = F.greatest(F.col("event_date"), F.lit(first))
+    late = events.where((F.col("fate") == "late") & (known < F.col("ingest_date")))
+    counted = late.groupBy("ingest_date", "user_id").agg(
+        F.min(known).alias("first_date"), F.count("*").alias("event_count")
+    )
+    return counted.select(LATE_ARRIVALS.names)
 
 
 def fate_counts(night: Classified) -> DataFrame:
-    """Rows per ingest_date, fate and reason: row_count; none for an ingest date without lines.
+    """Rows per ingest_date, fate and reason: row_count; none for an ingest date without lines. Beside it how many of
+    them fill each of the columns in nightrec.events.drift.
 
     `read` is counted before the fates are given, the others after: that they add up is a finding and no tautology.
     """
-    read = night.lines.select("ingest_date", F.lit("read").alias("fate"), F.lit("").alias("reason"))
-    fated = night.events.select("ingest_date", "fate", "reason")
-    return read.union(fated).groupBy("ingest_date", "fate", "reason").agg(F.count("*").alias("row_count"))
+    read = night.lines.select("ingest_date", F.lit("read").alias("fate"), F.lit("").alias("reason"), "_filled")
+    fated = night.events.select("ingest_date", "fate", "reason", "_filled")
+    return read.union(fated).groupBy("ingest_date", "fate", "reason").agg(F.count("*").alias("row_count"), *counts())
 
 
 def in_few_files(rows: DataFrame, count: int, dates: int) -> DataFrame:

@@ -45,7 +45,7 @@ def stage_line(books: Books) -> str:
     other: Counter[str] = Counter()
     for fate, reason, rows in books.lines:
         # Rejects are told apart in the books. A detail that only repeats the stage says nothing.
-        if fate not in ("read", "input", "written", "shown") and rows:
+        if fate not in ("read", "input", "written", "shown", "filled") and rows:
             other[fate if fate == "rejected" or reason in ("", books.stage) else f"{fate} {reason}"] += rows
     rest = ", ".join(
         f"{name} {rows:,}" for name, rows in sorted(other.items(), key=lambda entry: (-entry[1], entry[0]))

@@ -16,7 +16,9 @@ from nightrec.events.clean import FILE_ROWS, classified, clean_events, fate_coun
 
 DAY = dt.date(2026, 3, 10)
 WEIGHTS = Config().event_weights()
-SETTINGS = Events(future_tolerance_hours=2, late_after_days=1, robot_events_per_hour=3, min_positive_rating=3)
+SETTINGS = Events(
+    future_tolerance_hours=2, late_after_days=1, late_window_days=90, robot_events_per_hour=3, min_positive_rating=3
+)
 
 
 def event(**fields: Any) -> str:
@@ -47,6 +49,25 @@ LINES = {
     event(user_id="b2") + event(user_id="b3"): "rejected broken_line",  # and here the second event
     event(user_id="b4", context="no map"): "rejected broken_line",
     event(user_id="b5") + "," + event(user_id="b6"): "rejected broken_line",
+    event(user_id="b7") + "]}": "rejected broken_line",  # what stands behind the object must not end the wrapping
+    event(user_id="b8").replace('"', "'"): "rejected broken_line",  # Spark takes single quotes by default
+    event(user_id="b9").replace('"i"', "NaN"): "rejected broken_line",  # and NaN, as the id "NaN" with its quotes
+    event(user_id="b10", value="2").replace('"2"', "NaN"): "rejected broken_line",
+    # lists and objects are no ids and no texts, and text that only looks like one is
+    event(user_id={"$oid": "b11"}): "rejected broken_line",
+    event(user_id="b12", item_id=["i"]): "rejected broken_line",
+    event(user_id="b13", event_id={"a": 1}): "rejected broken_line",
+    event(user_id="b14", event_type="comment", text=["a", "b"]): "rejected broken_line",
+    event(user_id="b15", sent_ts={"$date": 1}): "rejected broken_line",
+    event(user_id="b16", event_id="[", context=[]): "rejected broken_line",
+    event(user_id='{"b17": 1}'): "accepted",
+    event(user_id="b18", event_type="comment", text="[spoiler] {all} die"): "accepted",
+    # half of a character would become a "?", and so would every other
+    event(user_id="b19 ?").replace("?", r"\ud83d"): "rejected broken_line",
+    event(user_id="b20 ?").replace("?", r"\udE42x"): "rejected broken_line",
+    event(user_id="b21 ?").replace("?", r"\ud83d\ud83d\ude42"): "rejected broken_line",
+    event(user_id="b22 ?").replace("?", r"\ud83d\uDE42"): "accepted",
+    event(user_id="b23 ?").replace("?", r"\\ud83d"): "accepted",  # a backslash, and then letters
     # ids
     event(user_id=None): "rejected missing_user_id",
     event(user_id=" \u00a0\t"): "rejected missing_user_id",  # white space of any script
@@ -74,7 +95,10 @@ LINES = {
     # late: happened more than one day before the ingest date
     event(user_id="l0", event_ts="2026-03-09T00:00:00Z"): "accepted",
     event(user_id="l1", event_ts="2026-03-08T23:59:59Z"): "late",
-    event(user_id="l2", event_ts="1990-01-01T00:00:00Z"): "late",
+    event(user_id="l2", event_ts="2025-12-10T00:00:00Z"): "late",
+    # too late: more than 90 days before it
+    event(user_id="l3", event_ts="2025-12-09T23:59:59Z"): "rejected too_late",
+    event(user_id="l4", event_ts="1990-01-01T00:00:00Z"): "rejected too_late",
     # event type
     event(user_id="e0", event_type=None): "rejected unknown_event_type",
     event(user_id="e1", event_type="hover"): "rejected unknown_event_type",
