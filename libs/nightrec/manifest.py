@@ -24,7 +24,7 @@ from nightrec.tables import ITEM_EMBEDDINGS, MANIFESTS, PUBLISHED_TOPK, TABLES
 
 # Sections that say where and how, not what; and those that matter from a stage on. A night that an audit refused is
 # judged anew with other limits, not computed anew.
-_NOT_WHAT = ("paths", "spark")
+_NOT_WHAT = ("paths", "spark", "retention")
 _FIRST_READ_BY = {"audit": "audit", "export": "export"}
 # A row of these follows from its key, whenever it was written: what was added since changes nothing that was read.
 _BY_KEY = {ITEM_EMBEDDINGS.name}
