@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nightrec.errors import UsageError
 from nightrec.tables import EVENT_TYPES
@@ -395,13 +395,30 @@ class Lists(_Section):
         "better one; not in lists of similar items",
     )
     new_items_share: Share = Field(1.0, description="share of the lists, by chance each night, that keep such places")
+    min_users: Positive = Field(
+        1,
+        description="distinct users on whom each row of lists for nobody in particular rests (segments, everyone, "
+        "similar items): what fewer did is left to the next step of the ladder, or left out. 1 takes what there is, as "
+        "a log of few users has no more; where strangers read the lists, 5 or 10 keep what one user did from showing",
+    )
     attribution_days: Positive = Field(
         14, description="an event counts for the list it names if that list was last ranked at most so many days before"
     )
 
 
+def _in_order(levels: tuple[float, float]) -> tuple[float, float]:
+    if levels[0] > levels[1]:
+        raise ValueError(f"the first, which warns, lies beyond the second, which stops: {levels[0]:g}, {levels[1]:g}")
+    return levels
+
+
+# Two limits of one figure: beyond the first the night is warned of, beyond the second it stops. inf never stops.
+Levels = Annotated[tuple[float, float], AfterValidator(_in_order)]
+
+
 class Audit(_Section):
-    """When a night may not be published."""
+    """When a night may not be published. Pairs are limits of a figure: beyond the first it warns, beyond the second it
+    stops; inf never does. What few rows may show by chance counts as chance."""
 
     min_user_share: Share = Field(
         0.99,
@@ -411,8 +428,100 @@ class Audit(_Section):
         0.01, description="share of available items that are on any list: below it the lists have collapsed"
     )
     min_score_spread: float = Field(
-        0.0, ge=0, description="smallest difference between best and worst score over all lists"
+        1e-6,
+        ge=0,
+        description="smallest difference between best and worst score over all lists, 20 at least: scores have 6 "
+        "decimals, and a ranker that gives one to all has learned nothing",
     )
+    trailing_days: Positive = Field(
+        28, description="days before the night that it is compared with: four of each day of the week"
+    )
+    volume: Levels = Field(
+        (0.3, 0.4),
+        description="share of the usual lines of a date that is missing; usual is the median of the same days of the "
+        "week. Days of a steady shop differ by a tenth; where they differ more, four times that difference counts",
+    )
+    volume_rise: float = Field(
+        5.0, gt=1, description="times the usual lines beyond which it warns: promotions bring three times as many"
+    )
+    rejects: Levels = Field(
+        (0.05, 0.25), description="share of rejected lines above the usual one: a renamed column rejects all lines"
+    )
+    robots: Levels = Field(
+        (0.1, 0.3), description="share of robots' lines above the usual one; a twentieth of all lines is usual"
+    )
+    duplicates: Levels = Field(
+        (0.1, 0.4), description="share of duplicates above the usual one: a day delivered twice is a half"
+    )
+    late: Levels = Field(
+        (0.3, 0.8), description="share of late events above the usual one; devices that were offline bring some"
+    )
+    event_dates: Levels = Field(
+        (0.3, 0.8), description="share of events of another day than that of their arrival, above the usual one"
+    )
+    event_types: Levels = Field(
+        (0.3, 0.6), description="share of the events that are of other types than usual: a renamed type moves its share"
+    )
+    event_values: Levels = Field(
+        (1.0, 2.0), description="difference of the mean of log(1 + |value|) from the usual one: cents for euros are 4.6"
+    )
+    unknown_items: Levels = Field(
+        (0.1, 0.5), description="share of events of items outside the catalogue above the usual one: other ids"
+    )
+    unknown_users: Levels = Field(
+        (0.3, 0.6),
+        description="share of the date's users who never came before, above the usual one: a campaign brings some, ids "
+        "of another form bring nobody but such",
+    )
+    stale_inputs: Levels = Field(
+        (3.0, 7.0),
+        description="age of events, items and users in days, over the longest of the last 28 gaps between two",
+    )
+    model_age_days: Levels = Field(
+        (60.0, 400.0), description="days since item factors and ranker were trained: a year has all its seasons"
+    )
+    catalogue_drop: Levels = Field(
+        (0.1, 0.4), description="share of the usual items that the catalogue lacks: half a file is a half"
+    )
+    users_lost: Levels = Field(
+        (0.05, 0.2), description="share of the users' lists of the night before that are gone: some users grow too old"
+    )
+    quiet_churn: Levels = Field(
+        (0.3, 0.6),
+        description="share of the items in lists of users without news that changed since the night before, on the way "
+        "from the usual share to all: .1 to .2 is usual in a small shop, lists of other users are beyond .8",
+    )
+    churn: Levels = Field((0.5, 0.9), description="the same of all users' lists, where news may change whole lists")
+    score_drift: Levels = Field(
+        (0.5, 1.5),
+        description="difference of the mean score from that of earlier nights with the same settings and models, in "
+        "standard deviations of a score: .02 from night to night in a small shop",
+    )
+    one_item: Levels = Field(
+        (0.5, 0.9), description="share of users' lists that hold one item, on the way from the usual share to all"
+    )
+    popular_share: Share = Field(
+        0.05,
+        description="an available item that was on such a share of the users' lists of the night before, and on five "
+        "of them, may not be on no list at all",
+    )
+
+
+class Gate(_Section):
+    """When item factors and ranker that were trained anew replace those that serve."""
+
+    margin: Share = Field(
+        0.05,
+        description="share of the champion's NDCG by which a challenger's may be lower: of a few hundred users equal "
+        "models differ by so much",
+    )
+    min_users: Positive = Field(
+        100, description="users with a list who came back after the challenger's training: fewer do not judge it yet"
+    )
+    max_wait_days: Count = Field(
+        14, description="days after its training from which on a challenger is judged by whoever came, few or nobody"
+    )
+    is_on: bool = Field(True, description="whether challengers are judged; else the newest models serve, as trained")
 
 
 class Export(_Section):
@@ -442,6 +551,7 @@ class Config(_Section):
     candidates: Candidates = Candidates()
     ranker: Ranker = Ranker()
     lists: Lists = Lists()
+    gate: Gate = Gate()
     audit: Audit = Audit()
     export: Export = Export()
     retention: Retention = Retention()

@@ -32,6 +32,11 @@ LADDER = {
     "new_items": "new",
     "editorial": "editorial",
 }
+# Sources that follow from what users did: what they name for nobody in particular rests on lists.min_users of them.
+VOUCHED = (
+    "als", "neighbour_users", "cooccurrence", "bm25", "linear", "transitions", "newcomers", "segment", "trending",
+    "popularity",
+)  # fmt: skip
 # Days of recent users, side by side: which of them speaks for tomorrow differs by log and by season.
 WINDOWS = (1, 3, 7, 14, 28, 56)
 # Days over which days of the week are told apart: whole weeks, and few enough for the bits of one number.

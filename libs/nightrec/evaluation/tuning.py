@@ -69,7 +69,7 @@ class Tuned:
 
 def study_name(config: Config, keys: Sequence[Key], cuts: Sequence[date], days: int) -> str:
     """A name that follows from what is asked: the same question again goes on with the same study."""
-    values = config.model_dump(mode="json", exclude={"paths", "spark", "horovod", "audit", "export"})
+    values = config.model_dump(mode="json", exclude={"paths", "spark", "horovod", "gate", "audit", "export"})
     asked = [values, [key.name for key in keys], [cut.isoformat() for cut in cuts], days]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
     return f"trial-{cuts[-1]:%Y%m%d}-{digest}"

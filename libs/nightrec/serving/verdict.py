@@ -9,9 +9,9 @@ from typing import Any
 
 from nightrec.config import Audit
 from nightrec.errors import AuditRefused
+from nightrec.serving import continuity
+from nightrec.serving.trailing import Row, row
 from nightrec.tables import LIST_KINDS
-
-Row = dict[str, Any]
 
 # Checks that no list may fail, with what is then wrong with it. `audit.with_flags` holds their conditions.
 LIST_RULES = {
@@ -19,6 +19,7 @@ LIST_RULES = {
     "unique_items": "holds an item twice",
     "ranks": "has ranks other than 1, 2, ... without gaps",
     "finite_scores": "has a score that is not a finite number",
+    "score_range": "has a score below 0",
     "score_order": "has a score above the one before it",
     "list_ids": "has a list_id that is not the fingerprint of its items",
     "not_seen": "holds an item its user has acted on",
@@ -32,15 +33,18 @@ ITEM_RULES = {"known_items": "is not in item_profiles", "available_items": "is n
 
 @dataclass(frozen=True)
 class Rules:
-    """What tonight's lists are held against: list length `k`, whether seen items may come back, and the limits."""
+    """What tonight's lists are held against: list length `k`, whether seen items may come back, the limits, and how
+    many users what is published of all must rest on."""
 
     k: int
     repeats_allowed: bool
     limits: Audit
+    min_users: int = 1
 
 
 def checks(found: Mapping[str, Any], rules: Rules) -> list[Row]:
-    """The rows of tables.AUDIT_RESULTS, run_date apart, from the figures of `audit.list_figures` and `item_figures`.
+    """What is wrong with the lists in themselves: rows of tables.AUDIT_RESULTS, run_date apart, from the figures of
+    `audit.list_figures`, `item_figures` and `vector_figures`.
 
     Without an eligible user every one of them is covered; without a ranker's score there is no spread to hold against
     the limit; without an available item no share of them is on a list.
@@ -76,6 +80,15 @@ def checks(found: Mapping[str, Any], rules: Rules) -> list[Row]:
             best - worst if scored else limits.min_score_spread,
             limits.min_score_spread,
             f"scores from {worst:g} to {best:g}" if scored else "no list has a ranker's score",
+            # A few lists may well be alike.
+            severity="stop" if found["scored_lists"] >= continuity.LEAST_LISTS else "warn",
+        ),
+        _none("finite_vectors", found["broken_vectors"], f"a vector of {found['broken_vector']} is no finite number"),
+        _none("vector_widths", found["mixed_vectors"], f"vectors of {found['mixed_vector']} are of several lengths"),
+        _none(
+            "distinct_users",
+            found["distinct_users"],
+            f"{found['distinct_users_example']} rests on fewer than {rules.min_users} users",
         ),
         _none(
             "needless_shortfalls",
@@ -95,9 +108,9 @@ def content_row(run_date: date, content: str) -> Row:
 def refuse(results: Sequence[Mapping[str, Any]], run_date: date) -> None:
     """Raise AuditRefused with one line per failed check of severity stop; nothing happens where there is none."""
     lines = [
-        f"  {row['check_name']}: found {row['found']:g}, limit {row['limit']:g}; {row['detail']}"
-        for row in results
-        if row["severity"] == "stop" and not row["passed"]
+        f"  {one['check_name']}: found {one['found']:g}, limit {one['limit']:g}; {one['detail']}"
+        for one in results
+        if one["severity"] == "stop" and not one["passed"]
     ]
     if lines:
         first = f"ranked_topk of {run_date} may not be published; what was published before stays"
@@ -109,29 +122,18 @@ def require_audited(results: Sequence[Mapping[str, Any]], run_date: date, conten
     if not results:
         raise AuditRefused(f"ranked_topk of {run_date} was never audited; run the audit of {run_date} first")
     refuse(results, run_date)
-    audited = [row["detail"] for row in results if row["check_name"] == "content"]
+    audited = [one["detail"] for one in results if one["check_name"] == "content"]
     if audited != [content_row(run_date, content)["detail"]]:
         raise AuditRefused(
             f"ranked_topk of {run_date} has been written anew since its audit; run the audit of {run_date} again"
         )
 
 
-def _at_least(name: str, found: float, limit: float, detail: str) -> Row:
-    """A stop where `found` is below `limit`, or is not a number."""
-    return _row(name, passed=found >= limit, found=found, limit=limit, detail=detail, severity="stop")
+def _at_least(name: str, found: float, limit: float, detail: str, *, severity: str = "stop") -> Row:
+    """Fails where `found` is below `limit`, or is not a number."""
+    return row(name, passed=found >= limit, found=found, limit=limit, detail=detail, severity=severity)
 
 
 def _none(name: str, found: int, detail: str, *, severity: str = "stop") -> Row:
     """A check that holds where nothing was found; `detail` is for where something was."""
-    return _row(name, passed=not found, found=found, limit=0, detail=detail if found else "none", severity=severity)
-
-
-def _row(name: str, *, passed: bool, found: float, limit: float, detail: str, severity: str) -> Row:
-    return {
-        "check_name": name,
-        "severity": severity,
-        "passed": passed,
-        "found": float(found),
-        "limit": float(limit),
-        "detail": detail,
-    }
+    return row(name, passed=not found, found=found, limit=0, detail=detail if found else "none", severity=severity)
