@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from nightrec import adaptive, raw
+from nightrec import adaptive, pseudonyms, raw
 from nightrec.config import HORIZON
 from nightrec.errors import BadInput
 from nightrec.events import evidence
@@ -29,10 +29,12 @@ from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS, WINDOWS
 def run(night: Night) -> None:
     """Clean what is not clean yet up to the night; book every line under its ingest date."""
     books = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
+    ids = pseudonyms.of(night.config.privacy)
+    pseudonyms.require_same_key(books, ids)
     dates, before = plan(night, books)
     if not dates:
         return
-    clean(night, dates, before)
+    clean(night, dates, before, ids)
     shown = [row for row in books if row["fate"] == adaptive.SHOWN]
     for row in shown:
         # The night's own books are written anew: what is not looked at again stays in them.
@@ -42,20 +44,26 @@ def run(night: Night) -> None:
         decide(night, shown)
 
 
-def clean(night: Night, dates: Sequence[date], before: Sequence[date]) -> None:
+def clean(
+    night: Night, dates: Sequence[date], before: Sequence[date], ids: pseudonyms.Pseudonyms | None = None
+) -> None:
     """Clean the events of `dates`, which may repeat some of those that arrived on the dates `before`."""
     where = {"ingest_date": dates}
-    lines = raw.events(night.spark, night.config.paths.raw, dates)
+    lines = raw.events(night.spark, night.config.paths.raw, dates, ids)
     earlier = night.read(CLEAN_EVENTS, {"ingest_date": before}) if before else None
     with raw.readable(), classified(lines, earlier, night.config.events, night.config.event_weights()) as found:
         counts = fate_counts(found).toArrow().to_pylist()
         rejected, kept = _rows(counts, "rejected"), _rows(counts, "accepted", "late")
-        night.replace(REJECTED_EVENTS, in_few_files(rejected_events(found.events), rejected, len(dates)), where)
+        refused = rejected_events(found.events)
+        refused = ids.in_rejected(refused) if ids else refused
+        night.replace(REJECTED_EVENTS, in_few_files(refused, rejected, len(dates)), where)
         night.replace(CLEAN_EVENTS, in_few_files(clean_events(found.events), kept, len(dates)), where)
     for day in dates:
         # Also a date without lines has books: they are how the next night knows what was cleaned, and of which files.
         night.book("read", 0, ingest_date=day)
         night.book("files", _files(night.config.paths.raw, day), ingest_date=day)
+        if ids:
+            night.book(pseudonyms.KEY, 0, ids.key_id, ingest_date=day)
     for row in counts:
         night.book(row["fate"], row["row_count"], row["reason"], ingest_date=row["ingest_date"])
 

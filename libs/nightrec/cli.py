@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 
 from nightrec import config as configuration
-from nightrec import quality
+from nightrec import privacy, quality
 from nightrec.errors import NightrecError
 from nightrec.options import ConfigOption, JsonOption, answer, tell
 from nightrec.pipeline import STAGES, Stage
@@ -153,9 +153,11 @@ def show(
 
     Example: `nightrec show 196 --config var/demo/nightrec.toml`
     """
+    from nightrec import pseudonyms
     from nightrec.report import show as page
 
-    shown = page.show(configuration.load(config), user, date.date() if date else None)
+    settings = configuration.load(config)
+    shown = page.show(settings, pseudonyms.named(settings.privacy, user), date.date() if date else None)
     answer(shown.as_dict(), page.render(shown), json)
 
 
@@ -173,6 +175,9 @@ def report(config: ConfigOption, date: NightOption = None, json: JsonOption = Fa
 
 for _command in (quality.evaluate, quality.ablate, quality.tune):
     app.command(rich_help_panel="Quality")(_command)
+
+
+app.command(rich_help_panel="Privacy")(privacy.forget)
 
 
 @app.command(rich_help_panel="Set up")

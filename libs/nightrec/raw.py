@@ -24,6 +24,8 @@ from nightrec.raw_files import FORMATS, file_format, is_blank, read, typed
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from nightrec.pseudonyms import Pseudonyms
+
 EVENT_FIELDS = ("user_id", "item_id", "event_type", "event_ts", "event_id", "value", "text", "sent_ts", "received_ts")
 _ITEM_TYPES = {
     "item_id": "string", "title": "string", "description": "string",
@@ -70,16 +72,18 @@ def ingest_dates(root: str, kind: str) -> list[date]:
     return sorted(found)
 
 
-def events(spark: SparkSession, root: str, dates: Sequence[date]) -> DataFrame:
+def events(spark: SparkSession, root: str, dates: Sequence[date], ids: Pseudonyms | None = None) -> DataFrame:
     """One row per raw line of the given ingest dates; blank lines are no lines. Lazy: read it under `readable`.
 
     Columns: ingest_date date, file (name inside the folder), raw (the line as it came; Parquet and CSV rows as JSON),
     the strings of EVENT_FIELDS, context map<string,string>, and _corrupt: the line where it is not one JSON object of
     this shape in UTF-8 (or one CSV row as wide as the header), else NULL. Raises BadInput for files of unknown kind.
+    With `ids`, user and event ids are hidden; not yet in raw and _corrupt.
     """
     paths = [path for day in sorted(dates) for path in files(root, "events", day)]
     with readable():
-        return read(spark, paths, EVENT_FIELDS, ("context",))
+        lines = read(spark, paths, EVENT_FIELDS, ("context",))
+        return ids.in_events(lines) if ids else lines
 
 
 def items(spark: SparkSession, root: str, as_of: date) -> Snapshot | None:
@@ -92,12 +96,12 @@ def items(spark: SparkSession, root: str, as_of: date) -> Snapshot | None:
     return _snapshot(spark, root, "items", as_of, _ITEM_TYPES)
 
 
-def users(spark: SparkSession, root: str, as_of: date) -> Snapshot | None:
+def users(spark: SparkSession, root: str, as_of: date, ids: Pseudonyms | None = None) -> Snapshot | None:
     """The latest user snapshot not after `as_of`, one row per user_id, by the rules of `items`; None without one.
 
-    Columns: user_id, attributes map<string,string>, blocked_items array<string>.
+    Columns: user_id, attributes map<string,string>, blocked_items array<string>. With `ids`, user ids are hidden.
     """
-    return _snapshot(spark, root, "users", as_of, _USER_TYPES)
+    return _snapshot(spark, root, "users", as_of, _USER_TYPES, ids)
 
 
 @contextmanager
@@ -165,7 +169,9 @@ def files(root: str, kind: str, day: date) -> list[str]:
     return paths
 
 
-def _snapshot(spark: SparkSession, root: str, kind: str, as_of: date, types: dict[str, str]) -> Snapshot | None:
+def _snapshot(
+    spark: SparkSession, root: str, kind: str, as_of: date, types: dict[str, str], ids: Pseudonyms | None = None
+) -> Snapshot | None:
     """The latest snapshot not after `as_of` that has files (an empty folder is a delivery that has not come)."""
     days = reversed([day for day in ingest_dates(root, kind) if day <= as_of])
     paths = next((found for day in days if (found := files(root, kind, day))), None)
@@ -184,6 +190,8 @@ def _snapshot(spark: SparkSession, root: str, kind: str, as_of: date, types: dic
     rows = observed.where(~is_broken & ~has_no_id).select(
         *(typed(F.col(name), type_).alias(name) for name, type_ in types.items())
     )
+    if ids:
+        rows = ids.in_users(rows)
     content = F.struct(*others)
     kept = rows.groupBy(key).agg(F.max_by(content, F.to_json(content)).alias("_kept"))
     return Snapshot(kept.select(key, *(F.col(f"_kept.{name}") for name in others)), counted)
