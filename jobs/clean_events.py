@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
-from nightrec import adaptive, raw
+from nightrec import adaptive, pseudonyms, raw
 from nightrec.config import HORIZON
 from nightrec.errors import BadInput
 from nightrec.events import drift, evidence
@@ -34,10 +34,12 @@ def run(night: Night, again: date | None = None) -> None:
     """Clean what is not clean yet up to the night, and every date from `again` on; book every line under its ingest
     date."""
     books = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
+    ids = pseudonyms.of(night.config.privacy)
+    pseudonyms.require_same_key(books, ids)
     dates, before = plan(night, books, again)
     if not dates:
         return
-    clean(night, dates, before, books)
+    clean(night, dates, before, books, ids)
     shown = [row for row in books if row["fate"] == adaptive.SHOWN]
     for row in shown:
         # The books of these dates are written anew: what is not looked at again stays in them.
@@ -47,10 +49,13 @@ def run(night: Night, again: date | None = None) -> None:
         decide(night, shown)
 
 
-def clean(night: Night, dates: Sequence[date], before: Sequence[date], books: Sequence[Mapping[str, Any]]) -> None:
+def clean(
+    night: Night, dates: Sequence[date], before: Sequence[date], books: Sequence[Mapping[str, Any]],
+    ids: pseudonyms.Pseudonyms | None = None,
+) -> None:  # fmt: skip
     """Clean the events of `dates`, which may repeat some of those that arrived on the dates `before`."""
     where, root = {"ingest_date": dates}, night.config.paths.raw
-    lines, repaired = raw.events(night.spark, root, dates), raw.repairs(night.spark, root, dates)
+    lines, repaired = raw.events(night.spark, root, dates, ids), raw.repairs(night.spark, root, dates)
     earlier = night.read(CLEAN_EVENTS, {"ingest_date": before}) if before else None
     if earlier is not None and max(before) > dates[0]:
         # What is kept of a later date that is not cleaned again stays, and a second copy would count twice.
@@ -61,7 +66,9 @@ def clean(night: Night, dates: Sequence[date], before: Sequence[date], books: Se
         filled = _filled(counts, dates)
         refuse_lost_columns(night, filled, books)
         rejected, kept = _rows(counts, "rejected"), _rows(counts, "accepted", "late")
-        night.replace(REJECTED_EVENTS, in_few_files(rejected_events(found.events), rejected, len(dates)), where)
+        refused = rejected_events(found.events)
+        refused = ids.in_rejected(refused) if ids else refused
+        night.replace(REJECTED_EVENTS, in_few_files(refused, rejected, len(dates)), where)
         if _rows(counts, "late") or night.store.rows(LATE_ARRIVALS, where):
             late = late_arrivals(found.events, min((*dates, *before)))
             night.replace(LATE_ARRIVALS, in_few_files(late, _rows(counts, "late"), len(dates)), where)
@@ -72,6 +79,8 @@ def clean(night: Night, dates: Sequence[date], before: Sequence[date], books: Se
         night.book("files", _files(root, day), ingest_date=day)
         for name, count in filled[day].columns.items():
             night.book("filled", count, name, ingest_date=day)
+        if ids:
+            night.book(pseudonyms.KEY, 0, ids.key_id, ingest_date=day)
     for row in counts:
         night.book(row["fate"], row["row_count"], row["reason"], ingest_date=row["ingest_date"])
         if row["fate"] in ("accepted", "late") and row[drift.CORRECTED]:

@@ -5,7 +5,7 @@ spark-submit jobs/user_profiles.py --config nightrec.toml --date 2026-01-31
 
 from __future__ import annotations
 
-from nightrec import raw
+from nightrec import pseudonyms, raw
 from nightrec.night import Night, main
 from nightrec.profiles.users import user_profiles
 from nightrec.tables import ITEM_PROFILES, USER_PROFILES
@@ -15,7 +15,8 @@ def run(night: Night) -> None:
     """Describe every user and book the lines of the snapshot that are no user."""
     settings = night.config.profiles
     with raw.readable():
-        snapshot = raw.users(night.spark, night.config.paths.raw, night.date)
+        ids = pseudonyms.of(night.config.privacy)
+        snapshot = raw.users(night.spark, night.config.paths.raw, night.date, ids)
         profiles = user_profiles(
             snapshot.rows if snapshot else None,
             night.events(),

@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 
 from nightrec import config as configuration
-from nightrec import nights, quality
+from nightrec import nights, privacy, quality
 from nightrec.errors import NightrecError
 from nightrec.options import ConfigOption, JsonOption, answer, tell
 from nightrec.pipeline import STAGES, Stage
@@ -170,9 +170,11 @@ def show(
 
     Example: `nightrec show 196 --config var/demo/nightrec.toml`
     """
+    from nightrec import pseudonyms
     from nightrec.report import show as page
 
-    shown = page.show(configuration.load(config), user, date.date() if date else None)
+    settings = configuration.load(config)
+    shown = page.show(settings, pseudonyms.named(settings.privacy, user), date.date() if date else None)
     answer(shown.as_dict(), page.render(shown), json)
 
 
@@ -194,6 +196,9 @@ for _name in ("history", "rollback", "clean_up"):
 
 for _command in (quality.evaluate, quality.ablate, quality.tune):
     app.command(rich_help_panel="Quality")(_command)
+
+
+app.command(rich_help_panel="Privacy")(privacy.forget)
 
 
 @app.command(rich_help_panel="Set up")

@@ -538,6 +538,21 @@ class Retention(_Section):
     )
 
 
+class Privacy(_Section):
+    """Who may learn which user a row is about."""
+
+    pseudonyms: bool = Field(
+        False,
+        description="replace user ids by keyed hashes when events are cleaned. Off by default: whoever reads the lists "
+        "must then hold the key too, and history that was cleaned before has to be cleaned anew (`nightrec rekey`)",
+    )
+    key_file: str = Field(
+        "privacy.key",
+        description="file of mode 0600 with a key of at least 32 characters, on every worker; starts at the TOML's "
+        "folder. The variable NIGHTREC_PRIVACY_KEY wins over it. Lost, no id can be told from its pseudonym again",
+    )
+
+
 class Config(_Section):
     """A deployment's settings, by stage."""
 
@@ -555,6 +570,7 @@ class Config(_Section):
     audit: Audit = Audit()
     export: Export = Export()
     retention: Retention = Retention()
+    privacy: Privacy = Privacy()
 
     def event_weights(self) -> dict[str, float]:
         """Weight of every event type: the config's, and the default for types it leaves out."""
@@ -588,7 +604,8 @@ def load(path: str | Path) -> Config:
     except ValidationError as error:
         raise UsageError(f"config {file}:\n" + "\n".join(f"  {_problem(e)}" for e in error.errors())) from None
     paths = {name: _absolute(root, value) for name, value in config.paths.model_dump().items()}
-    return config.model_copy(update={"paths": Paths(**paths)})
+    privacy = config.privacy.model_copy(update={"key_file": _absolute(root, config.privacy.key_file)})
+    return config.model_copy(update={"paths": Paths(**paths), "privacy": privacy})
 
 
 def _values(file: Path) -> dict[str, Any]:

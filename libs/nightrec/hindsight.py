@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from nightrec import raw
+from nightrec import pseudonyms, raw
 from nightrec.events.clean import readable
 from nightrec.metrics.ranking import per_user
 from nightrec.report.night import Quality
@@ -45,7 +45,7 @@ def quality(night: Night) -> Quality | None:
         .where((F.col("list_kind") == "user") & (F.col("popularity_rank") <= k))
         .select(F.col("list_key").alias("user_id"), "item_id", F.col("popularity_rank").alias("rank"))
     )
-    lines = raw.events(night.spark, night.config.paths.raw, dates)
+    lines = raw.events(night.spark, night.config.paths.raw, dates, pseudonyms.of(night.config.privacy))
     with raw.readable():
         later = readable(lines, night.config.events, night.config.event_weights())
         truth = _truth(night, later).join(served.select("user_id").distinct(), "user_id", "left_semi").persist()

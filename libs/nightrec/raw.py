@@ -30,6 +30,8 @@ from nightrec.raw_files import FORMATS, file_format, first_lines, is_blank, mend
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from nightrec.pseudonyms import Pseudonyms
+
 EVENT_FIELDS = tuple(name for name, kind in EVENTS.items() if kind != "map")
 # Lines of a file that are looked at for the names of its columns, and how many of them show that one is misnamed: a
 # single line may have any name, and is quarantined.
@@ -73,20 +75,22 @@ def ingest_dates(root: str, kind: str) -> list[date]:
     return sorted(found)
 
 
-def events(spark: SparkSession, root: str, dates: Sequence[date]) -> DataFrame:
+def events(spark: SparkSession, root: str, dates: Sequence[date], ids: Pseudonyms | None = None) -> DataFrame:
     """One row per raw line of the given ingest dates; blank lines are no lines. Lazy: read it under `readable`.
 
     Columns: ingest_date date, file (name inside the folder), raw (the line as it came; Parquet and CSV rows as JSON),
     the strings of EVENT_FIELDS, context map<string,string>, and _corrupt: the line where it is not one JSON object of
     this shape in UTF-8 (or one CSV row as wide as the header), else NULL. Raises BadInput for files of unknown kind,
-    and for those whose columns are not the contract's (nightrec.raw_columns has the rules).
+    and for those whose columns are not the contract's (nightrec.raw_columns has the rules). With `ids`, user and event
+    ids are hidden; not yet in raw and _corrupt.
     """
     paths = [path for day in sorted(dates) for path in files(root, "events", day)]
     with readable():
         if dates:
-            path, lines = names(spark, root, max(dates))
-            missing_in_lines(path, lines, EVENTS, _FEWEST)
-        return read(spark, paths, EVENTS, EVENTS_REQUIRED, ("context",))
+            path, first = names(spark, root, max(dates))
+            missing_in_lines(path, first, EVENTS, _FEWEST)
+        lines = read(spark, paths, EVENTS, EVENTS_REQUIRED, ("context",))
+        return ids.in_events(lines) if ids else lines
 
 
 def names(spark: SparkSession, root: str, day: date) -> tuple[str, list[set[str]]]:
@@ -160,12 +164,12 @@ def items(spark: SparkSession, root: str, as_of: date) -> Snapshot | None:
     return _snapshot(spark, root, "items", as_of, ITEMS)
 
 
-def users(spark: SparkSession, root: str, as_of: date) -> Snapshot | None:
+def users(spark: SparkSession, root: str, as_of: date, ids: Pseudonyms | None = None) -> Snapshot | None:
     """The latest user snapshot not after `as_of`, one row per user_id, by the rules of `items`; None without one.
 
-    Columns: user_id, attributes map<string,string>, blocked_items array<string>.
+    Columns: user_id, attributes map<string,string>, blocked_items array<string>. With `ids`, user ids are hidden.
     """
-    return _snapshot(spark, root, "users", as_of, USERS)
+    return _snapshot(spark, root, "users", as_of, USERS, ids)
 
 
 @contextmanager
@@ -251,7 +255,9 @@ def _mark(path: str) -> str:
     return f"{found.getLen()} {found.getModificationTime()}"
 
 
-def _snapshot(spark: SparkSession, root: str, kind: str, as_of: date, kinds: dict[str, str]) -> Snapshot | None:
+def _snapshot(
+    spark: SparkSession, root: str, kind: str, as_of: date, kinds: dict[str, str], ids: Pseudonyms | None = None
+) -> Snapshot | None:
     """The latest snapshot not after `as_of` that has files (an empty folder is a delivery that has not come)."""
     days = reversed([day for day in ingest_dates(root, kind) if day <= as_of])
     paths = next((found for day in days if (found := files(root, kind, day))), None)
@@ -270,6 +276,8 @@ def _snapshot(spark: SparkSession, root: str, kind: str, as_of: date, kinds: dic
     rows = observed.where(~is_broken & ~has_no_id).select(
         *(typed(F.col(name), TYPES[kind]).alias(name) for name, kind in kinds.items())
     )
+    if ids:
+        rows = ids.in_users(rows)
     content = F.struct(*others)
     kept = rows.groupBy(key).agg(F.max_by(content, F.to_json(content)).alias("_kept"))
     return Snapshot(kept.select(key, *(F.col(f"_kept.{name}") for name in others)), counted)

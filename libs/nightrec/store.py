@@ -185,7 +185,7 @@ class Store:
         self.nights = nights
         self.warehouse = warehouse
         self.run_id = run_id
-        self._lock = _locked(warehouse)
+        self._lock = locked(warehouse)
         self._tokens = {table.name: self._recorded(table) + 1 for table in TABLES}
         self._kept: dict[str, tuple[int, DataFrame]] = {}
         # What was read and written since whoever keeps books of it has emptied them.
@@ -645,7 +645,7 @@ def _explained(table: Table, error: Exception) -> Exception:
     return error
 
 
-def _locked(warehouse: str) -> IO[str] | None:
+def locked(warehouse: str) -> IO[str] | None:
     """An exclusive kernel lock on a local warehouse: on a local disk two writer processes can lose commits."""
     if "://" in warehouse:
         return None

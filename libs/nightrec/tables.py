@@ -579,6 +579,22 @@ MANIFESTS = Table(
     ),
 )
 
+FORGOTTEN = Table(
+    name="forgotten",
+    stage="",
+    grain="one place that was cleared of one forgotten user",
+    key=("forgotten_date", "fingerprint", "place"),
+    partition=("forgotten_date",),
+    columns=(
+        Column("forgotten_date", "date", "the date that `nightrec forget` was given"),
+        Column("fingerprint", "string", "keyed hash of the user’s id; the key is not in any table"),
+        Column("place", "string", "what was cleared; the search of the whole folder comes last, once all is clear"),
+        Column(
+            "row_count", "bigint", "rows, lines or folders that held the user when it began", check="row_count >= 0"
+        ),
+    ),
+)
+
 TABLES = (
     CLEAN_EVENTS,
     REJECTED_EVENTS,
@@ -601,4 +617,5 @@ TABLES = (
     RUNS,
     LEDGER,
     MANIFESTS,
+    FORGOTTEN,
 )

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from nightrec import raw
+from nightrec import pseudonyms, raw
 from nightrec.evaluation import asof, baselines, predictions
 from nightrec.evaluation.baselines import Items
 from nightrec.evaluation.lists import ITEM_SLICES, OURS, Judging, Method, Shelf, item_figures
@@ -126,7 +126,7 @@ def _tuned(night: Night, days: int) -> dict[tuple[str, bool], str]:
     settings = night.config.profiles
     profiles = item_profiles(snapshot.rows if snapshot else None, events, night.date, settings.recent)
     available = profiles.where("is_available").select("item_id").toArrow().sort_by("item_id")
-    people = raw.users(night.spark, night.config.paths.raw, night.date)
+    people = raw.users(night.spark, night.config.paths.raw, night.date, pseudonyms.of(night.config.privacy))
     users = user_profiles(
         people.rows if people else None, events, profiles, night.date,
         recent_days=settings.recent, recent_items=settings.recent_items,

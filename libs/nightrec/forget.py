@@ -1,0 +1,386 @@
+"""Forget a user: what a deployment's folder holds of one person goes for good, and a certificate says so.
+
+Upstream first, so that nothing comes back: raw files, then every Delta table below the warehouse and the reports (with
+all versions, change feed and log), exported files, checkpoints of trainings that died. Then all is searched.
+Each place is counted and booked in `forgotten` before it is cleared, and clearing again does nothing: killed anywhere,
+the same command goes on. Aggregates that the person was part of (counts of items, item factors, rankers) stay as they
+are until they are computed again; they name nobody.
+
+What is kept of the person: the certificate's fingerprint, under a key that the table does not hold.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hmac
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import date as day
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nightrec import pseudonyms, purge
+from nightrec.config import Config
+from nightrec.errors import NightrecError, UsageError
+from nightrec.failpoint import reach
+from nightrec.person import Person, mentions
+from nightrec.raw_files import file_format
+from nightrec.store import arrow, locked
+from nightrec.tables import FORGOTTEN, PUBLISHED_TOPK
+
+# Place of the certificate's last row: everything was cleared and the search found nothing.
+DONE = "search of the whole folder"
+_SALT = ".forgotten.key"
+_TEMPORARY = ".forget-"
+Counts = dict[str, int]
+
+
+def forget(config: Config, folder: Path, user: str, asked: day) -> Counts:
+    """Clear what is held of a user, and certify it under the date `asked`; the rows removed, by place.
+
+    `folder` is the deployment's: the search looks at all of it. Raises Fenced beside another writer, UsageError for
+    paths that are no folders, a pseudonym in place of an id, or changes that no export has carried yet; NightrecError
+    where the search finds the user in files that are none of the deployment's.
+    """
+    _folders_only(config)
+    ids = pseudonyms.of(config.privacy)
+    if ids and ids.is_one(user):
+        raise UsageError("a pseudonym was given, and the raw files hold ids: name the user as the log does")
+    person = Person((user, ids.of(user)) if ids else (user,))
+    with ExitStack() as held:
+        found = purge.tables(config.paths.warehouse) + purge.tables(config.paths.reports)
+        for warehouse in sorted({config.paths.warehouse, *(str(path.parent) for path in found)}):
+            handle = locked(warehouse)
+            if handle is not None:
+                held.enter_context(handle)
+        book = _Certificate(config, ids, user, asked)
+        exports = Path(config.paths.exports) / PUBLISHED_TOPK.name
+        for kind in ("events", "items", "users"):
+            _clear_raw(Path(config.paths.raw) / kind, person, partial(book, f"raw {kind}"))
+        for path in found:
+            if path.name != FORGOTTEN.name:
+                _clear_table(path, person, config, exports, book)
+        _clear_exports(exports, person, book)
+        _clear_checkpoints(Path(config.paths.models), book)
+        reach("forget.before_search")
+        left = search(sorted({folder, *map(Path, config.paths.model_dump().values())}), person)
+        if left:
+            raise NightrecError(
+                f"what the deployment holds is cleared, but {len(left)} other files still say the user: "
+                f"{', '.join(map(str, left[:5]))}; remove them and run this again for the certificate"
+            )
+        book(DONE, 0)
+    return book.counts
+
+
+def search(folders: Sequence[Path], person: Person) -> list[Path]:
+    """Files below the folders that say the person: in name or bytes, in what gzip holds, in the values of Parquet.
+
+    An id shorter than person.LEAST is looked for in the columns of users only.
+    """
+    seen: set[Path] = set()
+    left = []
+    for folder in folders:
+        for file in sorted(folder.rglob("*")):
+            if file in seen or file.is_symlink() or not file.is_file():
+                continue
+            seen.add(file)
+            content = file.read_bytes()
+            inner = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else b""
+            named = mentions(str(file.relative_to(folder)), person.ids)
+            if named or person.said_in(inner) or purge.says(file, person):
+                left.append(file)
+    return left
+
+
+def _folders_only(config: Config) -> None:
+    away = [path for path in config.paths.model_dump().values() if "://" in path]
+    if away:
+        raise UsageError(f"forget rewrites files and searches folders, and {away[0]} is none: mount it as a folder")
+
+
+class _Certificate:
+    """The rows of FORGOTTEN of one request. Of a place that is counted again after a kill the larger count holds."""
+
+    def __init__(self, config: Config, ids: pseudonyms.Pseudonyms | None, user: str, asked: day) -> None:
+        self.warehouse, self.asked = config.paths.warehouse, asked
+        secret = pseudonyms.key(config.privacy.key_file) if ids else _salt(Path(self.warehouse))
+        self.fingerprint = hmac.digest(secret, f"forgotten {user}".encode(), "sha256").hex()[:32]
+        rows = arrow(self.warehouse, FORGOTTEN, {"forgotten_date": asked}).to_pylist()
+        self.others = [row for row in rows if row["fingerprint"] != self.fingerprint]
+        self.counts: Counts = {r["place"]: r["row_count"] for r in rows if r["fingerprint"] == self.fingerprint}
+
+    def __call__(self, place: str, count: int) -> None:
+        """Book so many rows of a place, before they go; a place that holds none is booked once, as searched."""
+        if count <= self.counts.get(place, -1):
+            return
+        self.counts[place] = count
+        own = [
+            {"forgotten_date": self.asked, "fingerprint": self.fingerprint, "place": name, "row_count": rows}
+            for name, rows in sorted(self.counts.items())
+        ]
+        purge.put(self.warehouse, FORGOTTEN, [*self.others, *own], {"forgotten_date": self.asked})
+        reach("forget.after_booking")
+
+
+def _salt(warehouse: Path) -> bytes:
+    """The key of certificates where there are no pseudonyms: made once, mode 0600, beside the tables."""
+    file = warehouse / _SALT
+    if not file.exists():
+        temporary = file.with_name(f"{file.name}.{os.getpid()}")
+        with os.fdopen(os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as opened:
+            opened.write(secrets.token_hex(32))
+        temporary.replace(file)
+    return file.read_bytes()
+
+
+def _clear_raw(folder: Path, person: Person, book: Callable[[int], None]) -> None:
+    """Take the person's lines out of every raw file, also of those that nights pass over; files stay, if empty."""
+    written: list[tuple[Path, Path]] = []
+    count = 0
+    for file in sorted(folder.rglob("*")):
+        if file.name.startswith(_TEMPORARY):
+            file.unlink()  # of an attempt that was killed
+        elif file.is_file():
+            temporary = file.with_name(f"{_TEMPORARY}{file.name}")
+            lines = _without(file, temporary, person)
+            count += lines
+            written += [(temporary, file)] if lines else []
+    book(count)
+    for temporary, file in written:
+        _in_place(temporary, file)
+        reach("forget.after_raw_file")
+
+
+def _without(file: Path, temporary: Path, person: Person) -> int:
+    """Write a raw file without the person as `temporary`, where it has them; the lines that said them."""
+    form = file_format(file.name)
+    if form == "parquet":
+        return _parquet_without(file, temporary, person)
+    packed = file.name.lower().endswith(".gz")
+    content = file.read_bytes()
+    content = gzip.decompress(content) if packed else content
+    if not any(own.encode() in content for own in person.ids) and b"\\" not in content:
+        return 0
+    lines, count = (_csv_without if form == "csv" else _lines_without)(content, person)
+    if count:
+        # A fixed time in the header keeps the bytes the same.
+        _write(temporary, gzip.compress(lines, mtime=0) if packed else lines)
+    return count
+
+
+def _lines_without(content: bytes, person: Person) -> tuple[bytes, int]:
+    """Lines of JSON, or of any text: the person's go, of others' the words that say them."""
+    kept, count = [], 0
+    needles = tuple(own.encode() for own in person.ids)
+    for line in content.splitlines(keepends=True) if b"\r" not in content else re.findall(rb"[^\n]*\n|[^\n]+", content):
+        if not any(needle in line for needle in needles) and b"\\" not in line:
+            kept.append(line)
+            continue
+        text = line.decode("utf-8", "replace")
+        if person.is_own_line(text):
+            count += 1
+            continue
+        fields = _fields(text)
+        scrubbed = person.scrubbed(fields) if fields is not None else None
+        if scrubbed != fields:
+            count += 1
+            kept.append(json.dumps(scrubbed, ensure_ascii=False).encode() + b"\n")
+        elif fields is None and person.said_in(line):
+            count += 1
+        else:
+            kept.append(line)
+    return b"".join(kept), count
+
+
+def _fields(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _csv_without(content: bytes, person: Person) -> tuple[bytes, int]:
+    """Rows of CSV likewise; the others' cells are quoted anew where they need it."""
+    rows = csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline=""))
+    out, count = io.StringIO(newline=""), 0
+    writer = csv.writer(out, lineterminator="\r\n" if b"\r\n" in content else "\n")
+    header = next(rows, [])
+    writer.writerow(header)
+    at = header.index("user_id") if "user_id" in header else None
+    for row in rows:
+        is_own = at is not None and at < len(row) and row[at] in person.ids
+        names = [*header, *[""] * len(row)]
+        scrubbed = [person.scrubbed(cell, name) for cell, name in zip(row, names, strict=False)]
+        count += is_own or scrubbed != row
+        if not is_own:
+            writer.writerow(scrubbed)
+    return out.getvalue().encode(), count
+
+
+def _parquet_without(file: Path, temporary: Path, person: Person) -> int:
+    with pq.ParquetFile(file) as opened:
+        count = sum(int((person.own(_strings(b)) | person.mentioned(b)).sum()) for b in opened.iter_batches())
+        if not count:
+            return 0
+        with pq.ParquetWriter(temporary, opened.schema_arrow) as writer:
+            for group in range(opened.num_row_groups):
+                rows = opened.read_row_group(group)
+                own = pa.array(~person.own(_strings(rows)))
+                writer.write_table(person.without(rows.filter(own)))
+    return count
+
+
+def _strings(rows: pa.Table | pa.RecordBatch) -> pa.Table:
+    """Only the user_id, as text: a log may have numbers."""
+    if "user_id" not in rows.schema.names:
+        return pa.table({"_": pa.nulls(rows.num_rows)})
+    return pa.table({"user_id": rows["user_id"].cast(pa.string())})
+
+
+def _write(file: Path, content: bytes) -> None:
+    with file.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _in_place(temporary: Path, file: Path) -> None:
+    # Hadoop's checksum of the old content would make the new one unreadable.
+    file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
+    shutil.copymode(file, temporary)
+    temporary.replace(file)
+
+
+def _clear_table(path: Path, person: Person, config: Config, exports: Path, book: Callable[[str, int], None]) -> None:
+    """Write a table anew without the person and drop its history; one that never held them stays as it is."""
+    is_published = path == Path(config.paths.warehouse) / PUBLISHED_TOPK.name
+    found = purge.held(path, person)
+    if found and is_published:
+        _require_exported(path, exports)
+    book(f"table {path.relative_to(Path(config.paths.warehouse).parent)}", found.live)
+    if found:
+        book("earlier versions of tables and their change feeds", found.earlier)
+        purge.rewrite(path, person, found.partitions)
+        if is_published:
+            _hand_over(path, exports)
+        purge.drop_history(path)
+    elif is_published:
+        _hand_over(path, exports)  # of an attempt that was killed before it did
+
+
+def _require_exported(path: Path, exports: Path) -> None:
+    """The changes that no export has carried yet would be lost with the change feed."""
+    exported, latest = _exported(exports), purge.version(path)
+    if exported and exported < latest and not purge.is_own_commit(path):
+        raise UsageError(
+            f"{exports} holds version {exported} of published_topk and the table has version {latest}: run "
+            "`nightrec export` first, forgetting drops the change feed"
+        )
+
+
+def _hand_over(path: Path, exports: Path) -> None:
+    """Let the next export begin behind the commit that took the person out, with an export of no rows."""
+    exported, latest = _exported(exports), purge.version(path)
+    if not exported or exported >= latest:
+        return
+    reach("forget.before_hand_over")
+    manifest = {
+        "table": PUBLISHED_TOPK.name, "from_version": exported + 1, "to_version": latest, "rows": 0, "upsert": 0,
+        "delete": 0, "files": {},
+    }  # fmt: skip
+    hidden, place = exports / f".version={latest:08d}", exports / f"version={latest:08d}"
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir()
+    _write(hidden / "manifest.json", (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    hidden.rename(place)
+
+
+def _exported(exports: Path) -> int:
+    return max((int(folder.name.removeprefix("version=")) for folder in exports.glob("version=*")), default=0)
+
+
+def _clear_exports(exports: Path, person: Person, book: Callable[[str, int], None]) -> None:
+    """Take the person's lists out of exported files, and make the manifests agree."""
+    written: list[tuple[Path, Path]] = []
+    count = 0
+    for file in sorted(exports.rglob("*")):
+        temporary = file.with_name(f"{_TEMPORARY}{file.name}")
+        if file.name.startswith(_TEMPORARY):
+            file.unlink()
+        elif file.suffix in (".parquet", ".json") and file.name != "manifest.json":
+            rows = _exported_without(file, temporary, person)
+            # Each change is there once per format.
+            count += rows if file.suffix == ".parquet" or not (file.parent.parent / "parquet").is_dir() else 0
+            written += [(temporary, file)] if rows else []
+    book("exported files", count)
+    for temporary, file in written:
+        _in_place(temporary, file)
+        reach("forget.after_exported_file")
+    for manifest in sorted(exports.glob("version=*/manifest.json")):
+        _agree(manifest)
+
+
+def _exported_without(file: Path, temporary: Path, person: Person) -> int:
+    if file.suffix == ".parquet":
+        rows = pq.read_table(file)
+        count = int((person.own(rows) | person.mentioned(rows)).sum())
+        if count:
+            pq.write_table(person.without(rows), temporary, compression="zstd")
+        return count
+    lines = file.read_bytes().splitlines(keepends=True)
+    kept = []
+    for line in lines:
+        fields = json.loads(line)
+        if fields["list_kind"] == "user" and fields["list_key"] in person.ids:
+            continue
+        scrubbed = person.scrubbed(fields)
+        kept.append(line if scrubbed == fields else json.dumps(scrubbed, ensure_ascii=False).encode() + b"\n")
+    changed = sum(one != other for one, other in zip(lines, kept, strict=False)) if len(lines) == len(kept) else 0
+    count = len(lines) - len(kept) + changed
+    if count:
+        _write(temporary, b"".join(kept))
+    return count
+
+
+def _agree(manifest: Path) -> None:
+    """Counts and sizes of an export's manifest as its files now are."""
+    said = json.loads(manifest.read_text(encoding="utf-8"))
+    sizes = {name: (manifest.parent / name).stat().st_size for name in said["files"]}
+    if sizes == said["files"]:
+        return
+    changes = [change for name in sizes for change in _changes(manifest.parent / name)]
+    forms = len({name.split("/", maxsplit=1)[0] for name in sizes})
+    counts = {change: changes.count(change) // forms for change in ("upsert", "delete")}
+    told = {**said, **counts, "rows": sum(counts.values()), "files": sizes}
+    temporary = manifest.with_name(f"{_TEMPORARY}{manifest.name}")
+    _write(temporary, (json.dumps(told, indent=1, sort_keys=True) + "\n").encode())
+    _in_place(temporary, manifest)
+
+
+def _changes(file: Path) -> Iterator[str]:
+    if file.suffix == ".parquet":
+        yield from pq.read_table(file, columns=["change"])["change"].to_pylist()
+    else:
+        yield from (json.loads(line)["change"] for line in file.read_bytes().splitlines())
+
+
+def _clear_checkpoints(models: Path, book: Callable[[str, int], None]) -> None:
+    """Remove what trainings that died left to go on from: the person's factors are among them, without a name."""
+    found = sorted(models.glob("*/checkpoint"))
+    book("checkpoints of trainings", len(found))
+    for folder in found:
+        shutil.rmtree(folder)
+        reach("forget.after_checkpoint")
