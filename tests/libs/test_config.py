@@ -23,7 +23,8 @@ def written(folder: Path, text: str) -> Path:
 def test_an_empty_file_has_every_default_and_paths_beside_it(tmp_path: Path) -> None:
     config = load(written(tmp_path, ""))
     assert config.paths.raw == str(tmp_path.resolve() / "raw")
-    assert config.model_copy(update={"paths": Config().paths}) == Config()
+    assert config.privacy.key_file == str(tmp_path.resolve() / "privacy.key")
+    assert config.model_copy(update={"paths": Config().paths, "privacy": Config().privacy}) == Config()
 
 
 def test_paths(tmp_path: Path) -> None:
