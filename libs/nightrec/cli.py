@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 
 from nightrec import config as configuration
-from nightrec import quality
+from nightrec import quality, quarantine
 from nightrec.errors import NightrecError
 from nightrec.options import ConfigOption, JsonOption, answer, tell
 from nightrec.pipeline import STAGES, Stage
@@ -173,6 +173,8 @@ def report(config: ConfigOption, date: NightOption = None, json: JsonOption = Fa
 
 for _command in (quality.evaluate, quality.ablate, quality.tune):
     app.command(rich_help_panel="Quality")(_command)
+app.command(rich_help_panel="Quarantine")(quarantine.rejected)
+app.command(rich_help_panel="Quarantine")(quarantine.repair)
 
 
 @app.command(rich_help_panel="Set up")
