@@ -193,8 +193,8 @@ def plan(
     """The ingest dates to clean, and those up to the night that stay as they are. BadInput where there is neither.
 
     A date that was empty when it was cleaned is not clean any more when its files have come since. Files that are gone
-    since then (raw logs are often kept for some weeks only) take nothing away: the date stays as it is, and BadInput
-    says so where it or, of several, one of its files is gone and it was asked for `again`.
+    since then (raw logs are often kept for some weeks only) take nothing away: the date stays as it is. The dates from
+    `again` on are cleaned whatever the books say (see refuse_lost_files).
     """
     root = night.config.paths.raw
     found = {day for day in raw.ingest_dates(root, "events") if day <= night.date}
@@ -202,17 +202,25 @@ def plan(
     if not found | known:
         raise BadInput(f"{root}/events has no folder ingest_date=YYYY-MM-DD of {night.date} or before")
     if again is not None:
-        for day, (_, files) in booked(night, books).items():
-            here = _files(root, day) if day >= again else files
-            if here < files and (day in found or day == again):
-                raise BadInput(
-                    f"{root}/events/ingest_date={day} had {files} files when it was cleaned and has {here} now; "
-                    "cleaning it again would lose their rows: bring them back first"
-                )
-        known = {day for day in known if day < again or day not in found}
+        known = {day for day in known if day < again or not _files(root, day)}
+        found = {day for day in found if day < again or day not in known}
     first = min(found - known, default=night.date)
     dates = {day for day in found if day >= first} | ({night.date} - known)
     return sorted(dates), sorted(known - dates)
+
+
+def refuse_lost_files(night: Night, again: date) -> None:
+    """Raise BadInput where a date from `again` on had more files when it was cleaned than it has now: cleaned again,
+    its rows would be lost. One other than `again` that has none left is not cleaned again, and stays as it is."""
+    root = night.config.paths.raw
+    books = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
+    for day, (_, files) in sorted(booked(night, books).items()):
+        here = _files(root, day) if day >= again else files
+        if here < files and (here or day == again):
+            raise BadInput(
+                f"{root}/events/ingest_date={day} had {files} files when it was cleaned and has {here} now; cleaned "
+                "again, it would lose their rows: bring them back first"
+            )
 
 
 def booked(night: Night, books: Sequence[Mapping[str, Any]]) -> dict[date, tuple[int, int]]:

@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 
 from nightrec import config as configuration
-from nightrec import nights, privacy, quality
+from nightrec import nights, privacy, quality, quarantine
 from nightrec.errors import NightrecError
 from nightrec.options import ConfigOption, JsonOption, answer, tell
 from nightrec.pipeline import STAGES, Stage
@@ -196,6 +196,8 @@ for _name in ("history", "rollback", "clean_up"):
 
 for _command in (quality.evaluate, quality.ablate, quality.tune):
     app.command(rich_help_panel="Quality")(_command)
+app.command(rich_help_panel="Quarantine")(quarantine.rejected)
+app.command(rich_help_panel="Quarantine")(quarantine.repair)
 
 
 app.command(rich_help_panel="Privacy")(privacy.forget)

@@ -113,7 +113,8 @@ def names(spark: SparkSession, root: str, day: date) -> tuple[str, list[set[str]
 
 
 def repairs(spark: SparkSession, root: str, dates: Sequence[date]) -> DataFrame | None:
-    """ingest_date and line_id of the lines that were mended (`repair`), a row each; None where no file has any."""
+    """ingest_date, line_id and raw of the lines that were mended (`repair`): which line each stands for, and its text.
+    None where there is no file of them."""
     found = [path for day in dates for path in files(root, "events", day) if file_format(path) == "repair"]
     return mended(spark, found) if found else None
 

@@ -102,9 +102,10 @@ def _repair(spark: SparkSession, paths: list[str], shape: Shape) -> DataFrame:
 
 
 def mended(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
-    """ingest_date and line_id of the lines that `.repair` files stand for."""
-    text = _text(spark, list(paths)).select(_place()[0], F.from_json("value", MENDED)["line_id"].alias("line_id"))
-    return text.distinct()
+    """ingest_date, line_id and raw of the lines in `.repair` files: which line each stands for, and its text."""
+    return _text(spark, list(paths)).select(_place()[0], F.from_json("value", MENDED).alias("_mended")).select(
+        "ingest_date", "_mended.line_id", "_mended.raw"
+    )
 
 
 def line_id(file: Column, raw: Column) -> Column:

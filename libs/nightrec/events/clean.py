@@ -188,7 +188,7 @@ def with_reason(valued: DataFrame, settings: Events) -> DataFrame:
 
 def with_repaired(reasoned: DataFrame, repaired: DataFrame) -> DataFrame:
     """Gives the reason `repaired` to lines that were mended (rule 0 of the module)."""
-    mended = F.broadcast(repaired.select("ingest_date", F.col("line_id").alias("_mended")))
+    mended = F.broadcast(repaired.select("ingest_date", F.col("line_id").alias("_mended")).distinct())
     named = reasoned.withColumn("_line", line_id(F.col("file"), F.col("raw")))
     found = (F.col("_line") == F.col("_mended")) & (named["ingest_date"] == mended["ingest_date"])
     joined = named.join(mended, found, "left").drop(mended["ingest_date"])
