@@ -12,7 +12,10 @@ from pydantic import BaseModel
 from nightrec.config import Config
 from nightrec.errors import UsageError
 from nightrec.store import Store, arrow, partitions
-from nightrec.tables import ALS_ITEM_FACTORS, NIGHT_MODELS, RANKER_MODELS
+from nightrec.tables import ALS_ITEM_FACTORS, CHAMPIONS, NIGHT_MODELS, RANKER_MODELS
+
+_TABLES = {"als": ALS_ITEM_FACTORS, "ranker": RANKER_MODELS}
+Pair = tuple[str, str]  # item factors and ranker
 
 
 def model_id(kind: str, as_of: date, settings: BaseModel) -> str:
@@ -31,13 +34,50 @@ def ranker_model_id(as_of: date, config: Config) -> str:
     return model_id("ranker", as_of, config.ranker)
 
 
+def trained(warehouse: str, kind: str, as_of: date) -> dict[str, date]:
+    """Every committed model of a kind (als or ranker) trained not after a date, oldest first, with that date."""
+    known = sorted((p["as_of_date"], p["model_id"]) for p in partitions(warehouse, _TABLES[kind]))
+    return {model: date.fromisoformat(day) for day, model in known if day <= as_of.isoformat()}
+
+
 def newest(warehouse: str, kind: str, as_of: date) -> str | None:
-    """Id of the latest committed model of a kind (als or ranker) not after a date; None where there is none."""
-    table = {"als": ALS_ITEM_FACTORS, "ranker": RANKER_MODELS}[kind]
-    known = [
-        (p["as_of_date"], p["model_id"]) for p in partitions(warehouse, table) if p["as_of_date"] <= as_of.isoformat()
-    ]
-    return max(known)[1] if known else None
+    """Id of the latest committed model of a kind not after a date; None where there is none."""
+    return next(reversed(trained(warehouse, kind, as_of)), None)
+
+
+def champions(warehouse: str, until: date) -> list[dict[str, Any]]:
+    """The rows of champions up to a night, oldest first."""
+    rows: list[dict[str, Any]] = arrow(warehouse, CHAMPIONS).to_pylist()
+    return sorted((row for row in rows if row["run_date"] <= until), key=lambda row: row["run_date"])
+
+
+def champion(warehouse: str, night: date) -> Pair | None:
+    """The models that serve a night: those of the last row of champions up to it; None where a model of it is gone."""
+    rows = champions(warehouse, night)
+    if not rows:
+        return None
+    pair = rows[-1]["als_model"], rows[-1]["ranker_model"]
+    known = (trained(warehouse, kind, night) for kind in _TABLES)
+    return pair if all(model in models for model, models in zip(pair, known, strict=True)) else None
+
+
+def reinstate(store: Store, night: date, als: str, ranker: str, reason: str) -> None:
+    """Make two models champion again from a night on, and bar those that were trained since: they challenge no more.
+
+    The night's own row of night_models stays as it is: running that night again serves what it served. Raises
+    UsageError where one of the models is gone, or was trained after the night.
+    """
+    known = {kind: trained(store.warehouse, kind, night) for kind in _TABLES}
+    for kind, model in (("als", als), ("ranker", ranker)):
+        if model not in known[kind]:
+            raise UsageError(f"no {kind} model {model} as of {night}; trained: {', '.join(known[kind]) or 'none'}")
+    since = {"als": known["als"][als], "ranker": known["ranker"][ranker]}
+    barred = [model for kind, models in known.items() for model, day in models.items() if day > since[kind]]
+    row = {
+        "run_date": night, "als_model": als, "ranker_model": ranker, "verdict": "reinstated", "reason": reason,
+        "barred": barred,
+    }  # fmt: skip
+    store.put(CHAMPIONS, [row], {"run_date": night})
 
 
 def ranker_row(warehouse: str, ranker: str) -> dict[str, Any]:
@@ -50,15 +90,18 @@ def ranker_row(warehouse: str, ranker: str) -> dict[str, Any]:
 
 
 def pinned(store: Store, config: Config, night: date, als: str | None, ranker: str | None) -> dict[str, str]:
-    """The models of a night as a row of night_models: what was pinned before, else what is named, else the newest.
+    """The models of a night as a row of night_models: what is named, else what was pinned before, else the champion,
+    else the newest.
 
     Naming a model for a night pinned to another one pins it anew. Raises UsageError where there is no model yet.
     """
     rows = arrow(store.warehouse, NIGHT_MODELS, {"run_date": night}).to_pylist()
     before: dict[str, str] = rows[0] if rows else {}
+    als, ranker = als or before.get("als_model"), ranker or before.get("ranker_model")
+    serving = None if als and ranker else champion(store.warehouse, night)
     row = {
-        "als_model": als or before.get("als_model") or newest(store.warehouse, "als", night),
-        "ranker_model": ranker or before.get("ranker_model") or newest(store.warehouse, "ranker", night),
+        "als_model": als or (serving[0] if serving else newest(store.warehouse, "als", night)),
+        "ranker_model": ranker or (serving[1] if serving else newest(store.warehouse, "ranker", night)),
         "encoder": config.encoder.id,
     }
     if not row["als_model"] or not row["ranker_model"]:
