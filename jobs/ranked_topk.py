@@ -36,10 +36,8 @@ def texts(night: Night, items: DataFrame, users: DataFrame) -> Texts:
     )
 
 
-def run(night: Night) -> None:
-    k = night.config.lists.k
-    items, users = night.read(ITEM_PROFILES), night.read(USER_PROFILES)
-    candidates = night.read(CANDIDATES, {"run_date": night.date, "als_model": night.als_model})
+def ranked(night: Night, candidates: DataFrame, items: DataFrame, users: DataFrame) -> DataFrame:
+    """The lists that the night's ranker makes of its candidates."""
     ranker = ranker_row(night.store.warehouse, night.ranker_model)
     personal, others = None, candidates
     if ranker["weights"]:
@@ -50,14 +48,21 @@ def run(night: Night) -> None:
             known, weights, ranker["weights_sha256"], ranker["features"], settings, values,
             partial(texts, night, items, users), night.clock,
         )  # fmt: skip
-    # The shortfalls first: lists that are short without a recorded cause would fail the audit.
-    night.replace(SHORTFALLS, shortfalls(candidates, items, users, k=k, run_date=night.date))
     pins = {pick.item: pick.slot for pick in night.config.candidates.picks(night.date) if pick.slot}
     quota = Quota(night.config.lists.new_items, night.config.lists.new_items_share)
-    ranked = ranked_topk(
-        personal, others, items, users, k=k, run_date=night.date, pins=pins, quota=quota, depth=night.depth
-    )
-    night.replace(RANKED_TOPK, ranked)
+    return ranked_topk(
+        personal, others, items, users, k=night.config.lists.k, run_date=night.date, pins=pins, quota=quota,
+        depth=night.depth,
+    )  # fmt: skip
+
+
+def run(night: Night) -> None:
+    items, users = night.read(ITEM_PROFILES), night.read(USER_PROFILES)
+    candidates = night.read(CANDIDATES, {"run_date": night.date, "als_model": night.als_model})
+    lists = ranked(night, candidates, items, users)
+    # The shortfalls first: lists that are short without a recorded cause would fail the audit.
+    night.replace(SHORTFALLS, shortfalls(candidates, items, users, k=night.config.lists.k, run_date=night.date))
+    night.replace(RANKED_TOPK, lists)
 
 
 if __name__ == "__main__":

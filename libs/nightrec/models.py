@@ -12,8 +12,11 @@ from pydantic import BaseModel
 from nightrec.config import Config
 from nightrec.errors import UsageError
 from nightrec.store import Store, arrow, partitions
-from nightrec.tables import ALS_ITEM_FACTORS, NIGHT_MODELS, RANKER_MODELS
+from nightrec.tables import ALS_ITEM_FACTORS, CHAMPIONS, NIGHT_MODELS, RANKER_MODELS
 from nightrec.undo import way_back
+
+_TABLES = {"als": ALS_ITEM_FACTORS, "ranker": RANKER_MODELS}
+Pair = tuple[str, str]  # item factors and ranker
 
 
 def model_id(kind: str, as_of: date, settings: BaseModel) -> str:
@@ -32,28 +35,57 @@ def ranker_model_id(as_of: date, config: Config) -> str:
     return model_id("ranker", as_of, config.ranker)
 
 
-def newest(warehouse: str, kind: str, as_of: date, after: date = date.min) -> str | None:
-    """Id of the latest committed model of a kind (als or ranker) as of a date, or a day before it later than `after`;
-    None where there is none."""
-    table = {"als": ALS_ITEM_FACTORS, "ranker": RANKER_MODELS}[kind]
-    known = [
-        (p["as_of_date"], p["model_id"])
-        for p in partitions(warehouse, table)
-        if after < date.fromisoformat(p["as_of_date"]) <= as_of
-    ]
-    return max(known)[1] if known else None
+def trained(warehouse: str, kind: str, as_of: date) -> dict[str, date]:
+    """Every committed model of a kind (als or ranker) trained not after a date, oldest first, with that date."""
+    known = sorted((p["as_of_date"], p["model_id"]) for p in partitions(warehouse, _TABLES[kind]))
+    return {model: date.fromisoformat(day) for day, model in known if day <= as_of.isoformat()}
 
 
-def current(warehouse: str, kind: str, night: date) -> str | None:
-    """Id of the model that a night uses unless told otherwise: the newest, or that of the night somebody went back to.
+def newest(warehouse: str, kind: str, as_of: date) -> str | None:
+    """Id of the latest committed model of a kind not after a date; None where there is none."""
+    return next(reversed(trained(warehouse, kind, as_of)), None)
 
-    That one holds until a model is trained as of a date after those that the way back left behind.
+
+def champions(warehouse: str, until: date) -> list[dict[str, Any]]:
+    """The rows of champions up to a night, oldest first.
+
+    Where somebody went back to the lists of an earlier night, the rows of the nights left behind do not count: in their
+    place stands one by which that night's models serve again, and those trained since are barred.
     """
-    back = way_back(warehouse, night)
+    found: list[dict[str, Any]] = arrow(warehouse, CHAMPIONS).to_pylist()
+    rows = sorted((row for row in found if row["run_date"] <= until), key=lambda row: row["run_date"])
+    back = way_back(warehouse, until)
     if back is None:
-        return newest(warehouse, kind, night)
-    left_behind = max(back.night, back.instead_of or back.night)
-    return newest(warehouse, kind, night, left_behind) or {"als": back.als_model, "ranker": back.ranker_model}[kind]
+        return rows
+    left_behind = back.instead_of or back.night
+    pair = {"als": back.als_model, "ranker": back.ranker_model}
+    barred = []
+    for kind, model in pair.items():
+        known = trained(warehouse, kind, left_behind)
+        barred += [other for other, day in known.items() if day > known.get(model, date.max)]
+    restored = {
+        "run_date": back.night, "als_model": back.als_model, "ranker_model": back.ranker_model,
+        "verdict": "reinstated", "reason": f"the lists of {back.night} were taken back", "barred": barred,
+        "challenger_als_model": None, "challenger_ranker_model": None,
+    }  # fmt: skip
+    before = [row for row in rows if row["run_date"] <= back.night]
+    return [*before, restored, *(row for row in rows if row["run_date"] > left_behind)]
+
+
+def champion(warehouse: str, night: date) -> Pair | None:
+    """The models that serve a night: those of the last row of champions up to it; None where a model of it is gone."""
+    rows = champions(warehouse, night)
+    if not rows:
+        return None
+    pair = rows[-1]["als_model"], rows[-1]["ranker_model"]
+    known = (trained(warehouse, kind, night) for kind in _TABLES)
+    return pair if all(model in models for model, models in zip(pair, known, strict=True)) else None
+
+
+def is_left_behind(warehouse: str, night: date) -> bool:
+    """Whether somebody went back from this night's lists, or later ones, to those of a night before it."""
+    back = way_back(warehouse, night)
+    return back is not None and night <= (back.instead_of or back.night)
 
 
 def ranker_row(warehouse: str, ranker: str) -> dict[str, Any]:
@@ -66,15 +98,19 @@ def ranker_row(warehouse: str, ranker: str) -> dict[str, Any]:
 
 
 def pinned(store: Store, config: Config, night: date, als: str | None, ranker: str | None) -> dict[str, str]:
-    """The models of a night as a row of night_models: what was pinned before, else what is named, else the current.
+    """The models of a night as a row of night_models: what is named, else what was pinned before, else the champion,
+    else the newest. What was pinned for a night that was left behind (is_left_behind) does not count.
 
     Naming a model for a night pinned to another one pins it anew. Raises UsageError where there is no model yet.
     """
     rows = arrow(store.warehouse, NIGHT_MODELS, {"run_date": night}).to_pylist()
     before: dict[str, str] = rows[0] if rows else {}
+    kept = {} if is_left_behind(store.warehouse, night) else before
+    als, ranker = als or kept.get("als_model"), ranker or kept.get("ranker_model")
+    serving = None if als and ranker else champion(store.warehouse, night)
     row = {
-        "als_model": als or before.get("als_model") or current(store.warehouse, "als", night),
-        "ranker_model": ranker or before.get("ranker_model") or current(store.warehouse, "ranker", night),
+        "als_model": als or (serving[0] if serving else newest(store.warehouse, "als", night)),
+        "ranker_model": ranker or (serving[1] if serving else newest(store.warehouse, "ranker", night)),
         "encoder": config.encoder.id,
     }
     if not row["als_model"] or not row["ranker_model"]:

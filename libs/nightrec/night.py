@@ -109,10 +109,24 @@ class Night:
         """The past night so many horizons before the training as of this one, with factors of its own date."""
         return self.at(self.date - timedelta(days=number * self.config.ranker.horizon), SAME_DATE)
 
+    def rehearsal(self, night: date, als_model: str, ranker_model: str, views: Mapping[str, View]) -> Night:
+        """A past night with lists of users alone, of models of its own, which nothing pins or books: what is judged."""
+        past = Night(
+            self.spark, self.config, night, SAME_DATE, ranker_model, self.store, warm=self.warm, views=views
+        )  # fmt: skip
+        past._pinned = {"als_model": als_model, "ranker_model": ranker_model}
+        past.clock = Stopwatch(self.spark)
+        return past
+
+    @property
+    def names_models(self) -> bool:
+        """Whether somebody named models for this night."""
+        return bool(self._als_argument or self._ranker_argument)
+
     @property
     def als_model(self) -> str:
         """Id of the item factors this night uses."""
-        if self.is_replay:
+        if self.is_replay and self._pinned is None:
             return models.als_model_id(self.date, self.config)
         self._used.add("als_model")
         return self._models["als_model"]

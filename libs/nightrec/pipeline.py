@@ -43,6 +43,13 @@ STAGES = (
         "each user as of the night: activity, recent items, affinities, eligibility, the text given to BERT",
     ),
     Stage(
+        "champion",
+        "night",
+        ("clean_events", "item_profiles", "user_profiles", "als_item_factors", "ranker_models"),
+        ("champions",),
+        "let newer models serve if they are not worse than those that do",
+    ),
+    Stage(
         "als_item_factors",
         "training",
         ("clean_events",),
@@ -52,7 +59,7 @@ STAGES = (
     Stage(
         "als_user_factors",
         "night",
-        ("clean_events", "als_item_factors"),
+        ("clean_events", "als_item_factors", "champions"),
         ("als_user_factors", "night_models"),
         "solve each changed user exactly against the frozen item factors",
     ),
@@ -136,6 +143,10 @@ STAGES = (
     ),
 )
 NIGHT = tuple(stage for stage in STAGES if stage.rhythm == "night")
+# What makes a night's lists, of models that are given: those who judge models let no champion choose them.
+LISTING = tuple(
+    found for found in NIGHT[: [found.name for found in NIGHT].index("ranked_topk") + 1] if found.name != "champion"
+)
 
 
 def stage(name: str) -> Stage:

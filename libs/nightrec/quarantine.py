@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import date as day
 from datetime import datetime
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,8 +146,8 @@ def put_back(night: Night, lines: Iterable[Mended]) -> Repaired:
     BadInput where a line is neither in quarantine nor mended before, and where files of a date are gone since.
     """
     from nightrec import raw
-    from nightrec_jobs import clean_events
 
+    clean_events = import_module("nightrec_jobs.clean_events")
     lines = list(lines)
     dates = sorted({line.ingest_date for line in lines})
     added, known, unmended = sorted_out(night, lines, dates)

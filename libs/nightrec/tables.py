@@ -413,6 +413,37 @@ NIGHT_MODELS = Table(
     ),
 )
 
+CHAMPIONS = Table(
+    name="champions",
+    stage="champion",
+    grain="the models that serve one night, and what became of newer ones",
+    key=("run_date",),
+    # A file a night would make every look at all of them slower: they are compacted into one.
+    partition=(),
+    columns=(
+        _RUN_DATE,
+        _ALS_MODEL,
+        Column("ranker_model", "string", "id of the ranker"),
+        Column(
+            "verdict",
+            "string",
+            "what became of the challenger: unjudged (it serves), promoted, refused, waiting; kept where there was "
+            "none",
+            check="verdict IN ('unjudged', 'promoted', 'refused', 'waiting', 'kept')",
+        ),
+        Column("reason", "string", "why, in a sentence with its figures"),
+        Column("challenger_als_model", "string", "the newer item factors", nullable=True),
+        Column("challenger_ranker_model", "string", "the newer ranker", nullable=True),
+        Column("champion_ndcg", "double", "mean NDCG at K of the champion’s lists", nullable=True),
+        Column("challenger_ndcg", "double", "mean NDCG at K of the challenger’s, for the same users", nullable=True),
+        Column("difference", "double", "challenger less champion", nullable=True),
+        Column("low", "double", "lower bound of the difference in 95 of 100 resamples", nullable=True),
+        Column("high", "double", "its upper bound", nullable=True),
+        Column("user_count", "bigint", "users by whom both were judged", nullable=True),
+        Column("barred", "array<string>", "models that do not challenge any more, trained before this night"),
+    ),
+)
+
 RANKED_TOPK = Table(
     name="ranked_topk",
     stage="ranked_topk",
@@ -609,6 +640,7 @@ TABLES = (
     RANKER_EXAMPLES,
     RANKER_MODELS,
     NIGHT_MODELS,
+    CHAMPIONS,
     RANKED_TOPK,
     SHORTFALLS,
     AUDIT_RESULTS,

@@ -19,7 +19,7 @@ from nightrec.evaluation.findings import Findings, findings
 from nightrec.evaluation.judge import Cut, judge
 from nightrec.evaluation.lists import DEEP
 from nightrec.night import Books, Night
-from nightrec.pipeline import NIGHT, stage
+from nightrec.pipeline import LISTING, stage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -118,7 +118,7 @@ def _remove(spark: SparkSession, folder: str) -> None:
 
 
 def _night(night: Night, watch: Watch, replayed: set[date]) -> Iterator[Books]:
-    clean, *rest = NIGHT[: NIGHT.index(stage("ranked_topk")) + 1]
+    clean, *rest = LISTING
     with watch(f"{clean.name} {night.date}"):
         yield runner.run_stage(night, clean)
     yield from runner.train(night, watch, replayed)

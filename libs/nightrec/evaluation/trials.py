@@ -19,7 +19,7 @@ from nightrec.evaluation import judge
 from nightrec.metrics import bootstrap
 from nightrec.models import als_model_id, ranker_model_id
 from nightrec.night import Books, Night
-from nightrec.pipeline import NIGHT, Stage, stage, training
+from nightrec.pipeline import LISTING, Stage, stage, training
 from nightrec.store import arrow
 from nightrec.tables import LEDGER, RUNS, TABLES
 
@@ -44,7 +44,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "ranker.horizon_days", "ranker.past_cuts", "ranker.negatives_share", "ranker.seed",
     ),
 }  # fmt: skip
-_NIGHT = NIGHT[1 : NIGHT.index(stage("ranked_topk")) + 1]
+_NIGHT = LISTING[1:]
 _TRAINED = tuple(stage(name) for name in ("ranker_examples", "ranker_model", "als_item_factors"))
 _ALWAYS = tuple(found for found in (*_TRAINED, *_NIGHT) if found.name not in SECTIONS)
 NDCG = "ndcg"
