@@ -7,13 +7,11 @@ stay too: they belong to those who read them, and a new sink needs them from the
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
 from nightrec.config import Config
-from nightrec.contract import Table
 from nightrec.errors import UsageError
 from nightrec.store import Store, arrow, exists, partitions, version
 from nightrec.tables import (

@@ -190,7 +190,7 @@ def report(config: ConfigOption, date: NightOption = None, json: JsonOption = Fa
     answer(books.as_dict(lines), books.render(lines), json)
 
 
-for _name in ("history", "rollback", "clean_up"):
+for _name in ("history", "diff", "rollback", "replay", "clean_up"):
     app.command(_name.replace("_", "-"), rich_help_panel="Past nights")(getattr(nights, _name))
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import date as day
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from rich.console import Console
 
 from nightrec import config as configuration
+from nightrec.errors import UsageError
 from nightrec.options import ConfigOption, JsonOption, answer
 
 if TYPE_CHECKING:
@@ -73,7 +78,8 @@ def _table(rows: list[dict[str, Any]], settings: Config) -> Any:
         table.add_column(name, justify="right" if name in ("version", "lists changed") else "left")
     for row in rows:
         *cells, is_served = row.values()
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else cell for cell in cells), "served" if is_served else "")
+        shown = (f"{cell:,}" if isinstance(cell, int) else cell for cell in cells)
+        table.add_row(*shown, "served" if is_served else "")
     return Group(table, f"The last {settings.retention.nights} published nights are kept (retention.nights).")
 
 
@@ -137,3 +143,67 @@ def _night(text: str) -> day:
         return day.fromisoformat(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a date like 2026-01-31") from None
+
+
+NightArgument = Annotated[str, typer.Argument(metavar="NIGHT", help="YYYY-MM-DD")]
+
+
+def diff(night_a: NightArgument, night_b: NightArgument, config: ConfigOption, json: JsonOption = False) -> None:
+    """Whose lists differ between two nights, and how: what came in (+), went out (-) and moved. Does not start Spark.
+
+    The lists are those that the nights made, whether or not they were published.
+
+    Example: `nightrec diff 1998-03-24 1998-03-25 --config var/demo/nightrec.toml`
+    """
+    from nightrec.diff import diff as compare
+
+    before, after = _night(night_a), _night(night_b)
+    found = compare(configuration.load(config).paths.warehouse, before, after)
+    lines = [f"Lists of {after} against those of {before}:"]
+    for kind, counts in found.counts.items():
+        told = ", ".join(f"{counts.get(fate, 0):,} {fate}" for fate in ("same", "differ", "new", "gone"))
+        lines.append(f"  {kind}: {told}")
+    answer(asdict(found), "\n".join([*lines, *(change.told() for change in found.changes)]), json)
+
+
+def replay(
+    night: NightArgument,
+    config: ConfigOption,
+    work: Annotated[
+        Path | None, typer.Option("--work", metavar="FOLDER", help="where it is built, and stays")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Build a night again from its manifest, in a warehouse apart, and compare its tables with what it wrote then.
+
+    Ends with exit code 1 where a table differs.
+
+    Example: `nightrec replay 1998-03-25 --config var/demo/nightrec.toml`
+    """
+    from nightrec.night import die_with_parent
+    from nightrec.replay import replay as build
+    from nightrec.session import session
+
+    settings, console = configuration.load(config), Console(stderr=True, highlight=False)
+    # Beside the warehouse: files are linked, and links do not reach another disk.
+    folder = work or Path(f"{settings.paths.warehouse}.replay-{night}")
+    if folder.exists():
+        raise UsageError(f"{folder} exists; remove it, or name another folder by --work")
+    die_with_parent()
+    spark = session(settings.spark, f"nightrec replay {night}")
+    try:
+        said: list[str] = []
+        found = []
+        for table in build(spark, settings, _night(night), folder, said.append):
+            word = "equal" if table.is_equal else "DIFFERS"
+            console.print(f"{table.table:<17} {word:<8} {table.rows[0]:>9,} rows  {table.digests[0]}", soft_wrap=True)
+            found.append(table)
+    finally:
+        spark.stop()
+        if work is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    other = [table.table for table in found if not table.is_equal]
+    end = f"{night} differs in {', '.join(other)}." if other else f"{night} is equal in all of {len(found)} tables."
+    machine = {"night": night, "is_equal": not other, "said": said, "tables": [asdict(table) for table in found]}
+    answer(machine, "\n".join([*said, end]), json)
+    raise typer.Exit(1 if other else 0)

@@ -147,6 +147,41 @@ def is_whole(warehouse: str, table: Table, version: int) -> bool:
     return all((folder / urllib.parse.unquote(file)).is_file() for file in files)
 
 
+def rows(
+    spark: SparkSession, warehouse: str, table: Table, where: Where | None = None, version: int | None = None
+) -> DataFrame:
+    """Rows of a table that exists, at a version or the latest, as a frame that keeps the contract."""
+    wanted = {name: value for name, value in (where or {}).items() if name in table.partition}
+    target = DeltaTable(location(warehouse, table), version=version)
+    # Its URIs quote the warehouse's own path (a blank as %20), which Spark does not undo.
+    root, found = target.table_uri.removeprefix("file://"), location(warehouse, table)
+    files = [uri.removeprefix(root) for uri in target.file_uris(file_pruning_predicate=_partitions(wanted) or None)]
+    if files:
+        reader = spark.read.schema(table.schema()).option("basePath", found)
+        frame = reader.parquet(*(f"{found}/{file}" for file in sorted(files)))
+    else:
+        frame = no_rows(spark, table.ddl())
+    frame = table.checked(frame, "reading")
+    return frame.where(predicate(where)) if where else frame
+
+
+def files_of(warehouse: str, table: Table, version: int) -> list[str]:
+    """Every file of a table's folder on a disk that makes it what it was at a version: its log and its data files."""
+    folder = Path(location(warehouse, table))
+    opened = DeltaTable(str(folder), version=version)
+    log = [file.name for file in (folder / "_delta_log").iterdir() if file.name.partition(".")[0].isdigit()]
+    names = [f"_delta_log/{name}" for name in log if int(name.partition(".")[0]) <= version]
+    data = pa.table(opened.get_add_actions())["path"].to_pylist() if version or opened.file_uris() else []
+    return [*names, *(urllib.parse.unquote(path) for path in data)]
+
+
+def remove(warehouse: str, table: Table, where: Where, later_than: date | None = None) -> None:
+    """Remove rows of a table in a warehouse that nobody else reads: those of `where` and, where given, of nights later
+    than one."""
+    target, later = DeltaTable(location(warehouse, table)), f"run_date > {_literal(later_than or date.max)}"
+    target.delete(f"({predicate(where, quoted=_quoted)})" + (f" OR {later}" if later_than else ""))
+
+
 class Log:
     """The tables of a warehouse as their logs have them now, each read once however much of it is asked for."""
 
@@ -209,18 +244,7 @@ class Store:
         jobs and a fifth of a small night.
         """
         self._create(table)
-        wanted = {name: value for name, value in (where or {}).items() if name in table.partition}
-        target = DeltaTable(location(self.warehouse, table), version=version)
-        # Its URIs quote the warehouse's own path (a blank as %20), which Spark does not undo.
-        root, found = target.table_uri.removeprefix("file://"), location(self.warehouse, table)
-        files = [uri.removeprefix(root) for uri in target.file_uris(file_pruning_predicate=_partitions(wanted) or None)]
-        if files:
-            reader = self.spark.read.schema(table.schema()).option("basePath", found)
-            frame = reader.parquet(*(f"{found}/{file}" for file in sorted(files)))
-        else:
-            frame = no_rows(self.spark, table.ddl())
-        frame = table.checked(frame, "reading")
-        return frame.where(predicate(where)) if where else frame
+        return rows(self.spark, self.warehouse, table, where, version)
 
     def kept(self, table: Table, columns: Sequence[str]) -> DataFrame:
         """Columns of a whole table in Spark's cache (memory, then disk), read anew when the table has changed.

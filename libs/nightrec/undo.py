@@ -99,7 +99,8 @@ def is_quiet(warehouse: str, since: int) -> bool:
 
 
 def _is_quiet(operation: str, said: Mapping[str, object]) -> bool:
-    return operation in ("OPTIMIZE", "SET TBLPROPERTIES", "VACUUM START", "VACUUM END") or (said.get("changed") == 0 and "instead_of" not in said)
+    is_of_files = operation in ("OPTIMIZE", "SET TBLPROPERTIES", "VACUUM START", "VACUUM END")
+    return is_of_files or (said.get("changed") == 0 and "instead_of" not in said)
 
 
 def way_back(warehouse: str, night: date) -> Publication | None:
