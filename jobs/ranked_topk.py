@@ -22,6 +22,7 @@ from nightrec.tables import (
     USER_EMBEDDINGS,
     USER_PROFILES,
 )
+from nightrec.weights import placed
 
 
 def texts(night: Night, items: DataFrame, users: DataFrame) -> Texts:
@@ -42,7 +43,7 @@ def ranked(night: Night, candidates: DataFrame, items: DataFrame, users: DataFra
     personal, others = None, candidates
     if ranker["weights"]:
         known, others = split(candidates, users)
-        weights, settings = f"{night.config.paths.models}/{ranker['weights']}", dict(ranker["settings"])
+        weights, settings = str(placed(night.config.paths.models, ranker["weights"])), dict(ranker["settings"])
         values = {str(kind): value for kind, value in night.config.ranker.kind_values.items()}
         personal = scored(
             known, weights, ranker["weights_sha256"], ranker["features"], settings, values,

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nightrec.errors import UsageError
+from nightrec.errors import NightrecError, UsageError
+from nightrec.weights import tensors_of
 
 Vectors = npt.NDArray[np.float32]
 WEIGHTS = "model.safetensors"
@@ -26,6 +27,10 @@ def verify(folder: Path, revision: str) -> None:
             f"encoder: {weights} does not exist; `make install` puts the default encoder into the user's cache, "
             "encoder.folder in the config names any other, on every worker"
         )
+    try:
+        tensors_of(weights)
+    except NightrecError as error:
+        raise UsageError(f"encoder: {error}") from None
     with weights.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(revision):

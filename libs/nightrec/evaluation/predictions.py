@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from nightrec.pieces import Where
 from nightrec.ranker import kernel, model
 from nightrec.ranker.members import unpacked
 from nightrec.tables import ALS_ITEM_FACTORS, ALS_USER_FACTORS, CANDIDATES, CLEAN_EVENTS
+from nightrec.weights import placed
 
 if TYPE_CHECKING:
     from nightrec.night import Night
@@ -64,7 +64,7 @@ def by_network(night: Night, given: DataFrame) -> DataFrame | None:
     row = ranker_row(night.store.warehouse, night.ranker_model)
     if not row["weights"]:
         return None
-    blob = model.read(Path(night.config.paths.models) / row["weights"], row["weights_sha256"])
+    blob = model.read(placed(night.config.paths.models, row["weights"]), row["weights_sha256"])
     network = unpacked(blob).networks["network_squared"]
     assert isinstance(network, kernel.Compiled)
     rows = night.store.read(CANDIDATES, {"run_date": night.date, "als_model": night.als_model})

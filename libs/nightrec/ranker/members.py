@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import torch
 import xgboost
 from safetensors import SafetensorError
 
+from nightrec import weights
 from nightrec.errors import NightrecError
 from nightrec.features import FEATURES
 from nightrec.ranker import kernel, model, trees
@@ -97,24 +99,48 @@ def packed(
         for name, tensor in safetensors.numpy.load(network).items()
     }
     tensors |= {f"{_TREES}{kind}": np.frombuffer(model, np.uint8) for kind, model in trees.items()}
-    tensors |= {f"{_WEIGHT}{member}": np.array(weight) for member, weight in blend.weight.items()}
-    tensors[_SIGMOID] = np.array([blend.slope, blend.offset])
+    tensors |= {f"{_WEIGHT}{member}": np.array(weight, np.float64) for member, weight in blend.weight.items()}
+    tensors[_SIGMOID] = np.array([blend.slope, blend.offset], np.float64)
     tensors |= {
-        f"{_KIND}{name}": np.concatenate([kind.weights, [kind.slope, kind.offset]]) for name, kind in kinds.items()
+        f"{_KIND}{name}": np.concatenate([kind.weights, [kind.slope, kind.offset]]).astype(np.float64)
+        for name, kind in kinds.items()
     }
     return safetensors.numpy.save(tensors)
 
 
 def unpacked(blob: bytes) -> Members:
     """The ranker of `packed`. Raises NightrecError where the bytes are not one."""
+    promised = weights.tensors(blob, "the ranker's weights")
     try:
+        for name, tensor in promised.items():
+            _expect(name, tensor)
         # They come in another order in every process, and sums depend on it.
-        tensors = dict(sorted(safetensors.numpy.load(blob).items()))
-        weight = {name.removeprefix(_WEIGHT): float(tensors[name]) for name in tensors if name.startswith(_WEIGHT)}
-        slope, offset = tensors[_SIGMOID].tolist()
-    except (SafetensorError, KeyError, ValueError) as error:
+        return _members(dict(sorted(safetensors.numpy.load(blob).items())))
+    except (SafetensorError, LookupError, ValueError, TypeError, RuntimeError, xgboost.core.XGBoostError) as error:
         told = " ".join(str(error).split())[:200]
         raise NightrecError(f"the ranker's weights cannot be read: {told}; train it again") from None
+
+
+def _expect(name: str, tensor: weights.Tensor) -> None:
+    """Raise ValueError unless a tensor has the type and the number of dimensions that `packed` gives it."""
+    if name.startswith(_TREES):
+        expected = "U8", 1
+    elif name.startswith(NETWORK):
+        expected = ("U8", 1) if name.endswith(f".{model.HEAD}") else ("F32", len(tensor.shape))
+    else:
+        expected = "F64", 0 if name.startswith(_WEIGHT) else 1
+        if not name.startswith((_WEIGHT, _KIND)) and name != _SIGMOID:
+            raise ValueError(f"nobody knows the tensor {name}")
+    if (tensor.dtype, len(tensor.shape)) != expected:
+        raise ValueError(f"{name} is {tensor.dtype} of shape {list(tensor.shape)}, not {expected[0]}, {expected[1]}-d")
+
+
+def _members(tensors: dict[str, npt.NDArray[Any]]) -> Members:
+    unfit = [name for name, value in tensors.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
+    if unfit:
+        raise ValueError(f"{unfit[0]} holds what is no finite number")
+    weight = {name.removeprefix(_WEIGHT): float(tensors[name]) for name in tensors if name.startswith(_WEIGHT)}
+    slope, offset = tensors[_SIGMOID].tolist()
     boosters = {
         name.removeprefix(_TREES): trees.loaded(value.tobytes())
         for name, value in tensors.items()
@@ -131,6 +157,10 @@ def unpacked(blob: bytes) -> Members:
             member, part = name.split(".", 1)
             by_member.setdefault(member, {})[part] = value
     networks = {member: _network(parts) for member, parts in by_member.items()}
+    if unknown := sorted(set(weight) - {*networks, *boosters, *FEATURES}):
+        raise ValueError(f"nobody has the scores of {unknown[0]}")
+    if any(len(kind.weights) != len(FEATURES) + 1 for kind in kinds.values()):
+        raise ValueError("a kind has not a weight per feature")
     return Members(networks, boosters, Blend(weight, slope, offset), kinds)
 
 

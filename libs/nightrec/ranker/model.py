@@ -17,9 +17,12 @@ from nightrec.errors import NightrecError
 from nightrec.failpoint import reach
 from nightrec.ranker import heads
 from nightrec.ranker.heads import ATTENTION, Head, Network
+from nightrec.weights import opened
 
 # The tensor that names the head, in UTF-8.
-_HEAD = "head"
+HEAD = "head"
+# Networks of the defaults take 0.3 MB, trees 3 MB.
+MOST_BYTES = 2**30
 
 
 class DropoutMasks:
@@ -69,16 +72,16 @@ def flattened(network: Head) -> tuple[nn.Parameter, Tensor]:
 def dumped(network: Head) -> bytes:
     """The network as safetensors: numbers only, nothing that could run."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-    return safetensors.torch.save(tensors | {_HEAD: torch.tensor(list(network.name.encode()), dtype=torch.uint8)})
+    return safetensors.torch.save(tensors | {HEAD: torch.tensor(list(network.name.encode()), dtype=torch.uint8)})
 
 
 def loaded(weights: bytes) -> Head:
     """The network of `dumped`, ready to score. Raises NightrecError where the bytes are not one."""
     try:
         tensors = safetensors.torch.load(weights)
-        network = _empty(bytes(tensors.pop(_HEAD).tolist()).decode(), tensors)
+        network = _empty(bytes(tensors.pop(HEAD).tolist()).decode(), tensors)
         network.load_state_dict(tensors)
-    except (SafetensorError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (SafetensorError, LookupError, RuntimeError, TypeError, ValueError) as error:
         told = " ".join(str(error).split())[:200]
         raise NightrecError(f"the ranker's weights cannot be read: {told}; train it again") from None
     return network.eval()
@@ -119,7 +122,7 @@ def write(weights: bytes, file: Path) -> str:
 def read(file: Path, sha256: str) -> bytes:
     """Weights whose fingerprint is the recorded one. Raises NightrecError where they are missing or others."""
     try:
-        weights = file.read_bytes()
+        weights = opened(file, MOST_BYTES)
     except OSError as error:
         raise NightrecError(f"the ranker's weights {file} cannot be read: {error.strerror}; train it again") from None
     found = hashlib.sha256(weights).hexdigest()

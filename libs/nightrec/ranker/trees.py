@@ -17,7 +17,9 @@ import numpy.typing as npt
 import xgboost
 
 from nightrec.failpoint import reach
+from nightrec.features import FEATURES
 from nightrec.lifeline import progress
+from nightrec.ranker import ubjson
 
 if TYPE_CHECKING:
     from nightrec.config import Ranker
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 _OBJECTIVES = {"binary": "binary:logistic", "ranking": "rank:ndcg"}
 KINDS = tuple(_OBJECTIVES)
 _BINS = 128
+# 300 trees of depth 6 take 1 to 3 MB.
+_MOST_BYTES = 2**28
 
 
 def trained(kind: str, examples: Split, settings: Ranker) -> bytes:
@@ -66,7 +70,13 @@ class _Growing(xgboost.callback.TrainingCallback):
 
 
 def loaded(model: bytes) -> xgboost.Booster:
-    """A model of `trained`, ready to score in one thread: every core has its task."""
+    """A model of `trained`, ready to score in one thread: every core has its task.
+
+    Raises ValueError where the bytes are not UBJSON of such a model over FEATURES: other forms are never tried.
+    """
+    if len(model) > _MOST_BYTES:
+        raise ValueError(f"trees of {len(model):,} bytes, at most {_MOST_BYTES:,} are read")
+    ubjson.check(model, len(FEATURES), tuple(_OBJECTIVES.values()))
     booster = xgboost.Booster({"nthread": 1})
     booster.load_model(bytearray(model))
     return booster
