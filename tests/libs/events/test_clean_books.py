@@ -1,4 +1,4 @@
-"""The books on lines whose fates are known beforehand (tests/fated_lines.py): exact, whatever a fuzzer did to a line."""
+"""The books on lines whose fates are known beforehand (tests/fated_lines.py): exact, whatever a fuzzer did to them."""
 
 from __future__ import annotations
 
