@@ -39,7 +39,7 @@ def run(night: Night) -> None:
     try:
         items = nominating.catalogue(
             rows, users, inputs.user_profiles, sources, run_date=night.date, partitions=partitions,
-            recent_days=days, clock=night.clock,
+            recent_days=days, clock=night.clock, least=settings.lists.min_users,
         )  # fmt: skip
         frame = nominating.candidates(
             nominating.lists(inputs, users, settings.profiles.recent_items, users_only=night.is_replay),
@@ -50,6 +50,8 @@ def run(night: Night) -> None:
             als_model=model,
             partitions=partitions,
             clock=night.clock,
+            users=rows["user_count"].to_numpy(),
+            least=settings.lists.min_users,
         )
         night.replace(CANDIDATES, frame, {"run_date": night.date, "als_model": model})
     finally:

@@ -49,13 +49,12 @@ def decided(night: Night, rows: list[gate.Row]) -> gate.Row:
     if champion[0] not in als or champion[1] not in rankers:
         return gate.unjudged(newest, f"{' and '.join(champion)}, which served before, are not there any more")
     if not night.config.gate.is_on:
-        return gate.unjudged(newest, "gate.is_on = false") if newest != champion else gate.kept(champion, "the newest")
+        return gate.unjudged(newest, "gate.is_on = false")
     pair = gate.challenger(rows, champion, als, rankers)
     if pair is None:
-        refused = gate.refusal(rows, champion)
-        return gate.kept(champion, "nothing newer may challenge them") | ({"reason": refused} if refused else {})
+        return gate.kept(rows, champion)
     if night.names_models:
-        return gate.kept(champion, "models were named for this night, so that nothing is judged in it")
+        return gate.named(champion)
     return challenged(night, champion, pair, max(als[pair[0]], rankers[pair[1]]))
 
 

@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from nightrec import raw
+from nightrec.errors import BadInput
 from nightrec.serving.trailing import Night as Earlier
 from nightrec.serving.trailing import Past
 from nightrec.store import arrow, partitions
@@ -31,9 +32,17 @@ def past(night: Night) -> Past:
     ):  # fmt: skip
         dates = [part["as_of_date"] for part in partitions(warehouse, table) if part["model_id"] == model]
         trained |= {kind: date.fromisoformat(max(dates))} if dates else {}
-    inputs = {kind: [day for day in raw.ingest_dates(root, kind) if day <= night.date] for kind in ("items", "users")}
+    inputs = {kind: snapshots(root, kind, night.date) for kind in ("items", "users")}
     arrived = sorted(day for day, fates in books.items() if fates.get("read"))
     return Past(books, audited(night), settings(night), {"events": arrived, **inputs}, trained)
+
+
+def snapshots(root: str, kind: str, until: date) -> list[date]:
+    """Dates of the raw snapshots that are there; none where raw files are gone, as they may be once they are clean."""
+    try:
+        return [day for day in raw.ingest_dates(root, kind) if day <= until]
+    except BadInput:
+        return []
 
 
 def lines(books: Iterable[Mapping[str, Any]], until: date) -> dict[date, dict[str, int]]:

@@ -45,12 +45,13 @@ def challenger(
     return None if pair == champion or pair in refused else pair
 
 
-def refusal(rows: Sequence[Row], champion: Pair) -> str | None:
-    """Why newer models than the champion's do not serve, where the last verdict on any was a refusal."""
+def kept(rows: Sequence[Row], champion: Pair) -> Row:
+    """A night without a challenger; where the last was refused, and nothing was judged since, it says that and why."""
     last = next((row for row in reversed(rows) if row["verdict"] not in ("kept", "waiting")), None)
     if last is None or last["verdict"] != "refused" or (last["als_model"], last["ranker_model"]) != champion:
-        return None
-    return f"{last['reason']} That was decided on {last['run_date']}."
+        return _row(champion, "kept", f"{_named(champion)} go on serving: nothing newer may challenge them.")
+    pair = last["challenger_als_model"], last["challenger_ranker_model"]
+    return _row(champion, "kept", f"As of {last['run_date']}: {last['reason']}", pair)
 
 
 def unjudged(serving: Pair, why: str) -> Row:
@@ -58,9 +59,9 @@ def unjudged(serving: Pair, why: str) -> Row:
     return _row(serving, "unjudged", f"{_named(serving)} serve unjudged: {why}.")
 
 
-def kept(champion: Pair, why: str) -> Row:
-    """A night without a challenger."""
-    return _row(champion, "kept", f"{_named(champion)} go on serving: {why}.")
+def named(champion: Pair) -> Row:
+    """A night for which somebody named models: nothing is judged in it."""
+    return _row(champion, "kept", f"{_named(champion)} stay champion: models were named for this night.")
 
 
 def waiting(champion: Pair, pair: Pair, users: int, settings: Gate, waited: int) -> Row:

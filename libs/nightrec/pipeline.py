@@ -116,9 +116,19 @@ STAGES = (
     Stage(
         "audit",
         "night",
-        ("ranked_topk", "shortfalls", "item_profiles", "user_profiles", "clean_events"),
+        (
+            "ranked_topk",
+            "shortfalls",
+            "item_profiles",
+            "user_profiles",
+            "clean_events",
+            "als_item_factors",
+            "als_user_factors",
+            "item_embeddings",
+            "user_embeddings",
+        ),
         ("audit_results",),
-        "check tonight's lists; a failed check stops the night",
+        "check tonight's lists and what they rest on, against earlier nights too; a failed check stops the night",
     ),
     Stage(
         "published_topk",

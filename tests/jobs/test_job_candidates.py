@@ -29,6 +29,7 @@ from nightrec.tables import (
     SOURCES,
     USER_EMBEDDINGS,
     USER_PROFILES,
+    VOUCHED,
     WINDOWS,
 )
 
@@ -159,6 +160,16 @@ def tables(rows: Any, encoder: str) -> dict[str, Any]:
     return {table.name: rows(table, values) for table, values in frames.items()}
 
 
+def by_users(shop: Shop, kind: str) -> dict[str, dict[str, dict[str, Any]]]:
+    """Per list of a kind the candidates that a source named because of what users did."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in shop.written.filter(pc.field("list_kind") == kind).to_pylist():
+        if any(row[f"{source}_rank"] for source in VOUCHED):
+            told = {name: value for name, value in row.items() if value is not None}
+            found.setdefault(row["list_key"], {})[row["item_id"]] = told
+    return found
+
+
 def test_candidates_job(config: Any, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # The lists are read on the day after the night: d is no pick any more.
     picks = ({"item": "d", "until": NIGHT}, "c")
@@ -266,6 +277,27 @@ def test_candidates_job(config: Any, rows: Any, monkeypatch: pytest.MonkeyPatch)
         large.setattr(Catalogue, "worker_bytes", 2**50)
         candidates.run(shop)  # type: ignore[arg-type]
     assert shop.written.equals(whole)
+
+    # At least two users behind each row of lists for nobody in particular: a, b and c have as many, and of pairs of
+    # them a with each; in the north c has one, and b and c were had together by bob alone.
+    shop.config = config.model_copy(update={"lists": Lists(k=3, min_users=2)})
+    candidates.run(shop)  # type: ignore[arg-type]
+    told = {name: rows for name in ("user", "segment", "item", "everyone") if (rows := by_users(shop, name))}
+    assert set(told["everyone"]["everyone"]) == set(told["segment"]["south"]) == {"a", "b", "c"}
+    assert {i for i, row in told["segment"]["north"].items() if "segment_rank" in row} == {"a", "b"}
+    pairs = ("cooccurrence_rank", "bm25_rank", "linear_rank", "transitions_rank")
+    near = {key: {i for i, row in rows.items() if set(pairs) & set(row)} for key, rows in told["item"].items()}
+    assert (near["a"], near["b"], near["c"], near["f"]) == ({"b", "c"}, {"a"}, {"a"}, set())
+    assert not {"d", "e", "f"} & {i for kind in ("segment", "everyone") for near in told[kind].values() for i in near}
+    # Lists of users rest on what they always do.
+    users = pc.field("list_kind") == "user"
+    names = ["list_key", "item_id", "als_score", "cooccurrence_score", "popularity_rank"]
+    assert shop.written.filter(users).select(names).equals(whole.filter(users).select(names))
+    # Of three there is one item, and no pair.
+    shop.config = config.model_copy(update={"lists": Lists(k=3, min_users=3)})
+    candidates.run(shop)  # type: ignore[arg-type]
+    assert set(by_users(shop, "everyone")["everyone"]) == {"a"}
+    assert not any(set(pairs) & set(row) for rows in by_users(shop, "item").values() for row in rows.values())
 
     # A past night replayed for training: the same lists of users, and no others.
     shop.config, shop.is_replay = config, True

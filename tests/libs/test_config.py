@@ -40,6 +40,7 @@ def test_paths(tmp_path: Path) -> None:
         ("[candidate]\n", "unknown key candidate; did you mean candidates?"),
         ("[als]\nregularization = 0.1\n", "did you mean regularisation?"),
         ('[lists]\nk = "ten"\n', "lists.k = 'ten'"),
+        ("[audit]\nchurn = [0.9, 0.5]\n", "audit.churn = [0.9, 0.5]: value error, the first, which warns, lies beyond"),
         ("[lists]\nk = 0\n", "lists.k = 0: input should be greater than 0"),
         ("[audit]\nmin_user_share = 1.5\n", "audit.min_user_share = 1.5"),
         ('[spark]\ndriver_memory = "4 GB"\n', "spark.driver_memory"),

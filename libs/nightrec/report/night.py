@@ -20,7 +20,7 @@ from nightrec.config import Config
 from nightrec.report import books as ledger
 from nightrec.report import show
 from nightrec.store import arrow, location, version
-from nightrec.tables import CANDIDATES, CLEAN_EVENTS, LEDGER, PUBLISHED_TOPK, RANKED_TOPK
+from nightrec.tables import AUDIT_RESULTS, CANDIDATES, CHAMPIONS, CLEAN_EVENTS, LEDGER, PUBLISHED_TOPK, RANKED_TOPK
 
 if TYPE_CHECKING:
     from nightrec.night import Books
@@ -135,6 +135,7 @@ def render(config: Config, night: date, users: Sequence[str], time: str, quality
         ledger.balance_text(ledger.balance(past), f"Raw lines up to {night}"),
         ledger.balance_text(ledger.balance(tonight), f"Raw lines of {night}"),
         Text(published_line(tonight)),
+        *(Text(line) for line in verdicts(config, night)),
     ]
     for user in users:
         parts += ["", show.render(show.show(config, user, night))]
@@ -153,6 +154,16 @@ def published_line(tonight: Sequence[ledger.Line]) -> str:
     return f"Published: {counts['written']:,} rows written to published_topk ({changed})."
 
 
+def verdicts(config: Config, night: date) -> list[str]:
+    """What the audit found, and which models serve and why, in a sentence each; none of what was not looked at."""
+    results = arrow(config.paths.warehouse, AUDIT_RESULTS, {"run_date": night}).to_pylist()
+    judged = [row for row in results if row["severity"] != "note"]
+    failed = [f"{row['check_name']} ({row['severity']}): {row['detail']}" for row in judged if not row["passed"]]
+    champions = arrow(config.paths.warehouse, CHAMPIONS, {"run_date": night}).to_pylist()
+    audit = f"Audit: {len(judged) - len(failed)} of {len(judged)} checks hold, {len(results) - len(judged)} are notes."
+    return [*([audit] if results else []), *failed, *(row["reason"] for row in champions)]
+
+
 def as_dict(
     config: Config, night: date, books: Sequence[Books], seconds: float, quality: Quality | None = None
 ) -> dict[str, Any]:
@@ -167,11 +178,13 @@ def as_dict(
                 "seconds": round(each.seconds, 3),
                 "overhead": round(each.overhead, 3),
                 "parts": {name: round(seconds, 3) for name, seconds in each.parts},
+                "said": list(each.said),
                 "lines": [{"fate": fate, "reason": reason, "rows": rows} for fate, reason, rows in each.lines],
             }
             for each in books
         ],
         "books": ledger.as_dict(ledger.lines(config.paths.warehouse, night)),
+        "verdicts": verdicts(config, night),
         "users": [show.show(config, user, night).as_dict() for user in three_users(config, night)],
         "quality": asdict(quality) if quality else None,
     }

@@ -17,6 +17,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
@@ -27,6 +28,7 @@ from nightrec.serving import attributes, neighbour_users, new_items, nominate, s
 from nightrec.serving.catalogue import Catalogue
 from nightrec.serving.histories import user_counts
 from nightrec.serving.vectors import Vectors
+from nightrec.serving.vouched import PAIRS, of_groups
 from nightrec.stopwatch import Clock
 from nightrec.tables import CANDIDATES, SOURCES
 
@@ -108,10 +110,11 @@ def item_rows(inputs: Inputs, *, vectors: bool = True) -> pa.Table:
 
 def catalogue(
     rows: pa.Table, histories: DataFrame, user_profiles: DataFrame, settings: Candidates, *, run_date: date,
-    partitions: int, recent_days: int = RECENT_DAYS, clock: Clock = nullcontext,
+    partitions: int, recent_days: int = RECENT_DAYS, clock: Clock = nullcontext, least: int = 1,
 ) -> Catalogue:  # fmt: skip
     """The item side of the night: `rows` of `item_rows`, neighbours and segments from the users' histories. Trends are
-    of about `recent_days`, and of a quarter of them.
+    of about `recent_days`, and of a quarter of them. `least` users are wanted behind what is told of a segment, and of
+    pairs of items for lists of nobody in particular.
 
     `clock` is told what each source's part takes, here and in `candidates`.
     """
@@ -122,25 +125,28 @@ def catalogue(
     )
     with clock("new_items"):
         drawn = new_items.pool(rows, settings.new_item_events, run_date)
-    neighbours = similar.neighbours(rows, histories, users, days, settings, partitions, clock)
+    neighbours = similar.neighbours(rows, histories, users, days, settings, partitions, clock, least)
+    shared = neighbours.pop(PAIRS, None)
     with clock("segment"):
-        by_segment = segments(counted, rows, settings.segment_prior)
+        by_segment = segments(counted, rows, settings.segment_prior, least)
     with clock("neighbour_users"):
         references = neighbour_users.sample(histories, settings.reference_users if settings.neighbour_users else 0)
     cold = pc.less_equal(rows["event_count"], settings.new_item_events)
     for name, column in {"newcomer_count": pa.array(first), "is_new": pa.array(drawn), "is_cold": cold}.items():
         rows = rows.append_column(name, column)
     picks = [pick.item for pick in settings.picks(run_date)]
-    return Catalogue.of(rows, neighbours, by_segment, picks, references, settings.nearest_users, recent_days)
+    found = Catalogue.of(rows, neighbours, by_segment, picks, references, settings.nearest_users, recent_days)
+    return found.sharing(shared)
 
 
-def segments(counted: pa.Table, rows: pa.Table, prior: float) -> pa.Table:
-    """`segment`, `item_idx`, `users`: the segment's recent users of each of its items, shrunk towards everybody's.
+def segments(counted: pa.Table, rows: pa.Table, prior: float, least: int = 1) -> pa.Table:
+    """`segment`, `item_idx`, `users`: the segment's recent users of each of its items, `least` of them at least, shrunk
+    towards everybody's.
 
     The most popular item counts as `prior` more users in every segment, the others in proportion: small segments are
     noisy. MovieLens, newcomers of 6 cuts: NDCG@10 .518 with 50, .483 without, .516 for popularity alone.
     """
-    own = counted.filter(pc.and_(pc.is_valid(counted["segment"]), pc.greater(counted["recent"], 0)))
+    own = counted.filter(pc.and_(pc.is_valid(counted["segment"]), pc.greater_equal(counted["recent"], least)))
     recent = rows["recent_user_count"].to_numpy()
     shares = recent / max(recent.max(initial=0), 1)
     users = own["recent"].to_numpy() + prior * shares[own["item_idx"].to_numpy()]
@@ -211,24 +217,27 @@ def _kind(kind: str, frame: DataFrame) -> DataFrame:
 
 def candidates(
     lists: DataFrame, items: Catalogue, settings: Candidates, *, k: int, run_date: date, als_model: str,
-    partitions: int, clock: Clock = nullcontext,
+    partitions: int, clock: Clock = nullcontext, users: npt.NDArray[np.integer] | None = None, least: int = 1,
 ) -> DataFrame:  # fmt: skip
     """The rows of `candidates`: what each source nominated for each list.
 
     Lists of users get `counts` of each source. All others are cut by the ladder alone, in the order of the sources' own
     ranks: whatever a source ranks behind K has K before it, so K of each source publish the same lists (MovieLens: 270
-    thousand rows where full counts wrote 600 thousand). Picks by hand are not cut: any of them may be pinned.
+    thousand rows where full counts wrote 600 thousand). Picks by hand are not cut: any of them may be pinned. These
+    lists rest on `least` users (see vouched.py; `users` are those of each item ever).
     """
     full = counts(settings, k, run_date)
     few = {source: count if source == "editorial" else min(count, k) for source, count in full.items()}
-    sent = lists.sparkSession.sparkContext.broadcast(within(items, settings.item_memory_mb * 2**20, lists.sparkSession))
+    held = within(items, settings.item_memory_mb * 2**20, lists.sparkSession)
+    groups = held if users is None else of_groups(held, users, least)
+    sent = lists.sparkSession.sparkContext.broadcast((held, groups))
 
     def nominated(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             is_user = pc.equal(batch.column("list_kind"), "user")
-            users, others = batch.filter(is_user), batch.filter(pc.invert(is_user))
-            yield from nominate.candidates(users, sent.value, full, of_users=True, clock=clock)
-            yield from nominate.candidates(others, sent.value, few, of_users=False, clock=clock)
+            own, others = batch.filter(is_user), batch.filter(pc.invert(is_user))
+            yield from nominate.candidates(own, sent.value[0], full, of_users=True, clock=clock)
+            yield from nominate.candidates(others, sent.value[1], few, of_users=False, clock=clock)
 
     scores = ", ".join(f"{source}_score float, {source}_rank int" for source in SOURCES)
     schema = (

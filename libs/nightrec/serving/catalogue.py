@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -84,6 +84,7 @@ class Catalogue:
     category: pa.StringArray  # C
     new: Ints  # P, columns of the new items that lists draw among
     editorial: Ints  # A, place in the hand-made list from 0, -1 for none
+    shared: Any = None  # N x A, sparse: above 0 where as many users have both as lists for nobody in particular rest on
 
     @classmethod
     def of(
@@ -164,6 +165,14 @@ class Catalogue:
     def column(self) -> Ints:
         """N, column of each item, -1 where it is not available."""
         return _column(len(self.item_id), self.columns)
+
+    def sharing(self, pairs: pa.Table | None) -> Catalogue:
+        """With `shared` of these pairs (`item_idx`, `neighbour_idx`, `similarity`)."""
+        if pairs is None:
+            return self
+        numbers = pairs["item_idx"].to_numpy(), self.column[pairs["neighbour_idx"].to_numpy()]
+        shape = (len(self.item_id), self.width)
+        return replace(self, shared=_sparse(*numbers, pairs["similarity"].to_numpy(), shape))
 
     @property
     def worker_bytes(self) -> int:

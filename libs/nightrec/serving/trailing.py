@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -171,7 +172,7 @@ def stale(name: str, dates: Sequence[date], run_date: date, levels: Sequence[flo
     if not dates:
         return absent(name, f"there are no {what}")
     age = (run_date - dates[-1]).days
-    gaps = [(later - day).days for day, later in zip(dates[-29:], dates[-28:], strict=False)]
+    gaps = [(later - day).days for day, later in pairwise(dates[-29:])]
     told = f"the latest {what} are {age} days old, of {dates[-1]}"
     if len(gaps) < LEAST_NIGHTS:
         return note(name, age, f"{told}; they came {len(dates)} times, which shows no rhythm")

@@ -11,6 +11,8 @@ from pyspark.sql import SparkSession
 from nightrec.config import Config, Paths, Spark
 from nightrec.store import Store
 from nightrec.tables import (
+    AUDIT_RESULTS,
+    CHAMPIONS,
     CLEAN_EVENTS,
     ITEM_PROFILES,
     LEDGER,
@@ -138,6 +140,16 @@ def deployment(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) ->
     tonight = LISTS[TONIGHT]
     served = [published(tonight[:4], TONIGHT), published(tonight[4:6], TONIGHT), published(tonight[6:], BEFORE)]
     store.put(PUBLISHED_TOPK, served, {})
+    check = {"run_date": TONIGHT, "found": 0.0, "limit": 0.0, "detail": "-", "passed": True}
+    checks = [
+        check | {"check_name": "ranks", "severity": "stop"},
+        check | {"check_name": "volume", "severity": "warn", "passed": False, "detail": "half of it"},
+        check | {"check_name": "content", "severity": "note"},
+    ]
+    store.put(AUDIT_RESULTS, checks, {"run_date": TONIGHT})
+    reason = {"verdict": "unjudged", "reason": "One pair of models serves unjudged.", "barred": []}
+    pair = {"als_model": "als", "ranker_model": "ranker"}
+    store.put(CHAMPIONS, [{"run_date": TONIGHT} | pair | reason], {"run_date": TONIGHT})
     names = ("run_date", "stage", "fate", "reason", "row_count")
     ledger = [dict(zip(names, line, strict=True)) | {"run_id": "r"} for line in BOOKS]
     store.put(LEDGER, ledger, {"run_date": [BEFORE, TONIGHT], "stage": ["clean_events", "published_topk"]})

@@ -74,6 +74,13 @@ def test_what_was_published() -> None:
     assert report.published_line([line("inserted", 2), line("written", 2)]).startswith("Published: 2 rows written")
 
 
+def test_what_the_audit_and_the_gate_said(deployment: Config) -> None:
+    assert report.verdicts(deployment, dt.date(2026, 1, 1)) == []
+    assert report.verdicts(deployment, TONIGHT) == [
+        "Audit: 1 of 2 checks hold, 1 are notes.", "volume (warn): half of it", "One pair of models serves unjudged.",
+    ]  # fmt: skip
+
+
 def test_quality_does_not_claim_more_than_it_knows() -> None:
     said = report.quality_line(report.Quality(41, 10, 14, 0.1234, 0.2, 0.1, 0.15))
     assert said.startswith("An illustration, not a measure") and "41 users" in said and "NDCG@10 0.123" in said
