@@ -9,17 +9,18 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from nightrec import adaptive, models
+from nightrec import adaptive, models, pipeline
 from nightrec import config as configuration
 from nightrec.config import Config
 from nightrec.contract import Table
-from nightrec.errors import AuditRefused, NightrecError
+from nightrec.errors import AuditRefused, Fenced, NightrecError
 from nightrec.pipeline import SAME_DATE
 from nightrec.session import session
 from nightrec.stopwatch import Stopwatch
@@ -87,6 +88,7 @@ class Night:
         self._als_argument = als_model
         self._ranker_argument = ranker_model
         self._pinned: dict[str, str] | None = None
+        self._training: date | None = None  # as of which a past night is rebuilt
         self._lines: dict[tuple[date, str, str], int] = {}
         self._said: list[str] = []
         self.clock: Stopwatch  # of the stage that runs
@@ -104,7 +106,9 @@ class Night:
 
     def cut(self, number: int) -> Night:
         """The past night so many horizons before the training as of this one, with factors of its own date."""
-        return self.at(self.date - timedelta(days=number * self.config.ranker.horizon), SAME_DATE)
+        past = self.at(self.date - timedelta(days=number * self.config.ranker.horizon), SAME_DATE)
+        past._training = self.date
+        return past
 
     @property
     def als_model(self) -> str:
@@ -187,6 +191,9 @@ class Night:
         except AuditRefused:
             self._commit_books(stage)  # a refused night has books too: they say which check refused it
             raise
+        except Exception as error:
+            self._book_failure(stage, error)
+            raise
         self._commit_books(stage)
         if stage == CLEAN_EVENTS.stage:
             self.decide()
@@ -196,6 +203,19 @@ class Night:
         return Books(
             stage, self.date, lines, seconds, overhead, tuple(self.clock.seconds().items()), tuple(self._said)
         )
+
+    def _book_failure(self, stage: str, error: Exception) -> None:
+        """Books of a training that failed, under its own date: the nights after it tell why there is no newer model."""
+        day = self._training or self.date
+        if isinstance(error, Fenced) or not (self._training or pipeline.stage(stage).rhythm == "training"):
+            return
+        # Another error's text may hold anything, rows too.
+        why = str(error).splitlines()[0][:300] if isinstance(error, NightrecError) else type(error).__name__
+        self._lines.clear()
+        self.book("failed", 1, f"{stage} of {self.date}: {why}" if self._training else why, day)
+        with suppress(Exception):  # what failed is what must be told
+            # What a past night's stage has booked for that date is another night's; these books a success replaces.
+            self._commit_books("ranker_examples" if self._training else stage)
 
     def _commit_books(self, stage: str) -> None:
         rows: list[dict[str, Any]] = [
