@@ -82,6 +82,8 @@ def _fingerprints(warehouse: str, night: date) -> dict[Key, str]:
 def _items(warehouse: str, night: date, keys: set[Key]) -> dict[Key, dict[str, int]]:
     """Ranks by item of the lists asked for."""
     found: dict[Key, dict[str, int]] = {}
+    if not keys:
+        return found
     wanted = pc.field("list_key").isin(sorted({key for _, key in keys}))
     for batch in _batches(warehouse, night, ["list_kind", "list_key", "item_id", "rank"], wanted):
         for row in batch.to_pylist():
