@@ -16,12 +16,13 @@ from nightrec.features import FEATURES
 from nightrec.launch import on_executors
 from nightrec.models import ranker_model_id
 from nightrec.night import Night, main
+from nightrec.pieces import Where
 from nightrec.ranker import members, model
 from nightrec.ranker.examples import positives
 from nightrec.ranker.texts import Texts
 from nightrec.ranker.train import train
 from nightrec.runs import Run, record
-from nightrec.store import Where, dataset
+from nightrec.store import dataset
 from nightrec.tables import (
     ITEM_EMBEDDINGS,
     ITEM_PROFILES,
@@ -41,7 +42,7 @@ OF_TEXTS = (ITEM_PROFILES, USER_PROFILES, ITEM_EMBEDDINGS, USER_EMBEDDINGS)
 def run(night: Night) -> None:
     """Train as of the night's date; the same date and settings replace the same model."""
     key: dict[str, Any] = {"as_of_date": night.date}
-    found = positives(night.store.read(RANKER_EXAMPLES, key))
+    found = positives(night.read(RANKER_EXAMPLES, key))
     settings = {**night.config.ranker.model_dump(), "encoder": night.config.encoder.id}
     read = (RANKER_EXAMPLES, *(OF_TEXTS if night.config.ranker.reads_vectors else ()))
     row: dict[str, Any] = {

@@ -121,11 +121,11 @@ def test_stages_jobs_and_tables_agree() -> None:
     assert len(set(written)) == len(written), "one writer per table"
     tables = {table.name: table.stage for table in TABLES}
     assert len(tables) == len(TABLES)
-    # the ledger is written by every stage, runs by every training; export writes files
+    # ledger and manifests are written by every stage, runs by every training; export writes files
     assert {(name, stage.name) for stage in STAGES for name in stage.writes} - {("files", "export")} == {
         (name, stage) for name, stage in tables.items() if stage
     }
-    assert [name for name, stage in tables.items() if not stage] == ["runs", "ledger"]
+    assert [name for name, stage in tables.items() if not stage] == ["runs", "ledger", "manifests"]
 
 
 def test_stages_stand_in_the_order_data_flows() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,22 +96,38 @@ def run(
     date: DateOption,
     als_model: AlsOption = None,
     ranker_model: RankerOption = None,
+    since: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STAGE", help="compute this stage and those after it anew, done or not"),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Run the whole night: clean what is new, train if there is no model, rank, audit, publish, export.
+
+    A night that failed is taken up at the first stage that is not done, or no longer fits what lies there now.
 
     Example: `nightrec run --config var/demo/nightrec.toml --date 1998-03-25`
     """
     from nightrec import runner
     from nightrec.hindsight import quality
     from nightrec.progress import StageProgress
-    from nightrec.report.night import summary
+    from nightrec.report.night import nothing_left, summary
 
     console = Console(stderr=json, highlight=False)
     started = time.monotonic()
+    settings = configuration.load(config)
+    named = {"als_model": als_model, "ranker_model": ranker_model}
+    before = None
+    if "://" not in f"{settings.paths.raw}{settings.paths.warehouse}":  # Spark alone reads other places
+        before = runner.standing(settings, date.date(), {name: model for name, model in named.items() if model}, since)
+    if before and not before.following:
+        console.print(before.told(date.date()), soft_wrap=True)
+        nothing_left(console, config, settings, date.date(), json)
+        return
     with _open(config, date, "run", als_model, ranker_model) as night:
         console.print(f"night {night.date} of {config}: Spark is up after {time.monotonic() - started:.0f} s")
-        books = _watched(runner.run(night, StageProgress(night.spark, console)), console)
+        told = partial(console.print, soft_wrap=True)
+        books = _watched(runner.run(night, StageProgress(night.spark, console), since, told), console)
         seconds = time.monotonic() - started
         summary(console, config, night.config, night.date, books, seconds, json, quality(night))
 

@@ -15,16 +15,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from nightrec import adaptive, models
+from nightrec import adaptive, manifest, models
 from nightrec import config as configuration
 from nightrec.config import Config
 from nightrec.contract import Table
 from nightrec.errors import AuditRefused, NightrecError
+from nightrec.pieces import Piece, Where
 from nightrec.pipeline import SAME_DATE
 from nightrec.session import session
 from nightrec.stopwatch import Stopwatch
-from nightrec.store import Commit, Store, Where, arrow, partitions
-from nightrec.tables import CLEAN_EVENTS, LEDGER
+from nightrec.store import Commit, Store, arrow, partitions
+from nightrec.tables import CLEAN_EVENTS, LEDGER, MANIFESTS, RANKER_MODELS
 from nightrec.task_time import TaskClock
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Night:
         self._als_argument = als_model
         self._ranker_argument = ranker_model
         self._pinned: dict[str, str] | None = None
+        self._used: set[str] = set()
         self._lines: dict[tuple[date, str, str], int] = {}
         self._said: list[str] = []
         self.clock: Stopwatch  # of the stage that runs
@@ -111,6 +113,7 @@ class Night:
         """Id of the item factors this night uses."""
         if self.is_replay:
             return models.als_model_id(self.date, self.config)
+        self._used.add("als_model")
         return self._models["als_model"]
 
     @property
@@ -121,7 +124,15 @@ class Night:
     @property
     def ranker_model(self) -> str:
         """Id of the ranker this night uses."""
+        self._used.add("ranker_model")
+        self.store.seen(RANKER_MODELS, {"model_id": self._models["ranker_model"]})
         return self._models["ranker_model"]
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The models that were named for this night, by the columns of night_models."""
+        given = {"als_model": self._als_argument, "ranker_model": self._ranker_argument}
+        return {name: model for name, model in given.items() if model and model != SAME_DATE}
 
     @property
     def _models(self) -> dict[str, str]:
@@ -133,7 +144,7 @@ class Night:
         """Rows of a table: this night's where it is kept by night, all of it otherwise, or what `where` names."""
         if where is None and "run_date" in table.partition:
             where = {"run_date": self.date}
-        self._lines[self.date, "input", table.name] = self.store.rows(table, where)
+        self._lines[self.date, "input", table.name] = self.store.seen(table, where).rows
         rows = self.store.read(table, where)
         return self._views[table.name](rows) if table.name in self._views else rows
 
@@ -147,7 +158,7 @@ class Night:
         from pyspark.sql import functions as F
 
         until = until or self.date
-        self._lines[self.date, "input", CLEAN_EVENTS.name] = self.store.rows(CLEAN_EVENTS, after=after, until=until)
+        self._lines[self.date, "input", CLEAN_EVENTS.name] = self.store.seen(CLEAN_EVENTS, None, after, until).rows
         rows = self.store.kept(CLEAN_EVENTS, HISTORY) if self.warm else self.store.read(CLEAN_EVENTS).select(*HISTORY)
         frame = rows.where(F.col("ingest_date") <= F.lit(until))
         return frame if after is None else frame.where(F.col("ingest_date") > F.lit(after))
@@ -169,25 +180,30 @@ class Night:
 
     def decide(self) -> None:
         """Take over what the log has decided of settings that nobody has set."""
-        if adaptive.is_open(self.asked):
-            columns = ["run_date", "fate", "reason", "row_count"]
-            books = arrow(self.store.warehouse, LEDGER, {"stage": CLEAN_EVENTS.stage}, columns)
-            self.config = adaptive.adapted(self.config, books.to_pylist(), self.asked)
+        self.config = decided(self.asked, self.config)
 
     def run(self, stage: str, job: Callable[[Night], None]) -> Books:
-        """Run one stage and commit its books to the ledger, after its table."""
+        """Run one stage; commit its books to the ledger after its table, and last its manifest."""
         self._lines.clear()
         self._said.clear()
+        self._used.clear()
+        self.store.reads.clear()
+        self.store.writes.clear()
         self.clock = Stopwatch(self.spark)
         if adaptive.is_open(self.config):
             self.decide()
         started, tasks = time.monotonic(), TaskClock(self.spark)
+        # Before they are read: what comes meanwhile is news to the next run.
+        raw = manifest.raw_pieces(stage, self.config.paths.raw, self.date)
         try:
             job(self)
         except AuditRefused:
             self._commit_books(stage)  # a refused night has books too: they say which check refused it
             raise
         self._commit_books(stage)
+        # A night that leaves out parts, or ranks further down, is another one than that which its date names.
+        if not self._views and self.depth is None and job is not _unreached:
+            self._commit_manifest(stage, raw)
         if stage == CLEAN_EVENTS.stage:
             self.decide()
         lines = tuple((fate, reason, count) for (_, fate, reason), count in sorted(self._lines.items()))
@@ -212,6 +228,20 @@ class Night:
         if rows:
             self.store.put(LEDGER, rows, {"run_date": sorted({row["run_date"] for row in rows}), "stage": stage})
 
+    def settled(self, stage: str) -> Config:
+        """The config as a stage finds it: what the log decides is decided by what clean_events finds."""
+        return self.asked if stage == CLEAN_EVENTS.stage else self.config
+
+    def _commit_manifest(self, stage: str, raw: Sequence[Piece]) -> None:
+        used = {name: model for name, model in (self._pinned or {}).items() if name in self._used}
+        inputs, outputs = [*self.store.reads.values(), *raw], self.store.wrote()
+        row = manifest.row(
+            stage, self.date, self.is_replay, self.store.run_id, self.settled(stage), used, inputs, outputs
+        )
+        tonight = arrow(self.store.warehouse, MANIFESTS, {"run_date": self.date}).to_pylist()
+        others = [other for other in tonight if (other["stage"], other["is_replay"]) != (stage, self.is_replay)]
+        self.store.put(MANIFESTS, [*others, row], {"run_date": self.date})
+
     def __enter__(self) -> Night:
         return self
 
@@ -219,6 +249,16 @@ class Night:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.store.close()
+
+
+def decided(asked: Config, config: Config | None = None) -> Config:
+    """The config asked for, or what has become of it, with what the log has decided of settings nobody has set."""
+    config = config or asked
+    if not adaptive.is_open(asked):
+        return config
+    columns = ["run_date", "fate", "reason", "row_count"]
+    books = arrow(config.paths.warehouse, LEDGER, {"stage": CLEAN_EVENTS.stage}, columns)
+    return adaptive.adapted(config, books.to_pylist(), asked)
 
 
 def parser(about: str) -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ value means is decided behind the door, except for timestamps, lists and maps: e
 
 from __future__ import annotations
 
+import hashlib
 import re
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -163,6 +164,24 @@ def files(root: str, kind: str, day: date) -> list[str]:
             raise BadInput(f"{folder}/{name}: unknown kind of file; known are {known} (a _ in front has it ignored)")
         paths.append(f"{folder}/{name}")
     return paths
+
+
+def marks(root: str, kind: str, day: date) -> str:
+    """Fingerprint of the files of one ingest date, by their names, sizes and times of change."""
+    found = [f"{path.rsplit('/', 1)[-1]} {_mark(path)}" for path in files(root, kind, day)]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
+
+
+def _mark(path: str) -> str:
+    if "://" not in path:
+        status = Path(path).stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+    from pyspark.sql import SparkSession
+
+    spark: Any = SparkSession.active()
+    place = spark._jvm.org.apache.hadoop.fs.Path(path)
+    found = place.getFileSystem(spark._jsc.hadoopConfiguration()).getFileStatus(place)
+    return f"{found.getLen()} {found.getModificationTime()}"
 
 
 def _snapshot(spark: SparkSession, root: str, kind: str, as_of: date, types: dict[str, str]) -> Snapshot | None:

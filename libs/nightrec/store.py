@@ -8,7 +8,6 @@ Fenced. So an attempt that began before another one's commit can never overwrite
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -26,14 +25,14 @@ from pyarrow.parquet import filters_to_expression
 from nightrec.contract import Table, no_rows
 from nightrec.errors import ContractError, Fenced
 from nightrec.failpoint import reach
+from nightrec.pieces import Part, Piece, Value, Where, fingerprint, part, piece
+from nightrec.pieces import values as _values
 from nightrec.tables import TABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 APPLICATION = "nightrec"
-Value = str | date
-Where = Mapping[str, Value | Sequence[Value]]
 
 # Readers without Spark must be able to open every table: column mapping reads as NULL there, deletion vectors not at
 # all. Writer version 4 is the first with CHECKs and change feeds; reader version 1 is every reader's.
@@ -69,10 +68,6 @@ def predicate(where: Where, quoted: Callable[[Value], str] | None = None) -> str
     """An SQL condition that fixes each column to a value, or to one of several; Spark's SQL by default."""
     literal = quoted or _literal
     return " AND ".join(f"{name} IN ({', '.join(literal(v) for v in _values(value))})" for name, value in where.items())
-
-
-def _values(value: Value | Sequence[Value]) -> Sequence[Value]:
-    return [value] if isinstance(value, str | date) else value
 
 
 def _literal(value: Value) -> str:
@@ -129,8 +124,29 @@ def content(warehouse: str, table: Table, where: Where) -> str:
     """
     if not exists(warehouse, table):
         return ""
-    files = sorted(DeltaTable(location(warehouse, table)).file_uris(file_pruning_predicate=_partitions(where)))
-    return hashlib.sha256("\n".join(file.rsplit("/", 1)[-1] for file in files).encode()).hexdigest()[:16]
+    return fingerprint(DeltaTable(location(warehouse, table)).file_uris(file_pruning_predicate=_partitions(where)))
+
+
+class Log:
+    """The tables of a warehouse as their logs have them now, each read once however much of it is asked for."""
+
+    def __init__(self, warehouse: str) -> None:
+        self.warehouse = warehouse
+        self._files: dict[str, tuple[int, pa.Table]] = {}
+
+    def piece(self, table: Table, wanted: Part) -> Piece:
+        """The partitions that `wanted` names; of a table that does not exist yet no files, as of version -1."""
+        if table.name not in self._files:
+            self._files[table.name] = _listed(self.warehouse, table)
+        return piece(table, wanted, *self._files[table.name])
+
+
+def _listed(warehouse: str, table: Table) -> tuple[int, pa.Table]:
+    """A table's version, and what the log says of each of its files."""
+    if not exists(warehouse, table):
+        return -1, pa.table({"path": pa.array([], pa.string()), "num_records": pa.array([], pa.int64())})
+    opened = DeltaTable(location(warehouse, table))
+    return int(opened.version()), pa.table(opened.get_add_actions(flatten=True))
 
 
 def _partitions(where: Where) -> list[tuple[str, str, list[str]]]:
@@ -148,6 +164,9 @@ class Store:
         self._lock = _locked(warehouse)
         self._tokens = {table.name: self._recorded(table) + 1 for table in TABLES}
         self._kept: dict[str, tuple[int, DataFrame]] = {}
+        # What was read and written since whoever keeps books of it has emptied them.
+        self.reads: dict[tuple[str, str], Piece] = {}
+        self.writes: dict[tuple[str, str], tuple[Table, Where]] = {}
 
     def close(self) -> None:
         """Let the next writer in. The kernel does the same when the process dies."""
@@ -202,15 +221,17 @@ class Store:
             raise ContractError(
                 f"{table.name}: replace names {sorted(where)}, its partition is {sorted(table.partition)}"
             )
-        return self._written(table, frame, {"replaceWhere": predicate(where)}, "overwrite")
+        return self._written(table, frame, {"replaceWhere": predicate(where)}, "overwrite", where)
 
     def append(self, table: Table, frame: DataFrame) -> Commit:
         """Add rows. The caller has left out what the table already holds."""
-        commit = self._written(table, frame, {}, "append")
+        commit = self._written(table, frame, {}, "append", {})
         self._compact(table)
         return commit
 
-    def _written(self, table: Table, frame: DataFrame, options: Mapping[str, str], mode: str) -> Commit:
+    def _written(
+        self, table: Table, frame: DataFrame, options: Mapping[str, str], mode: str, where: Where
+    ) -> Commit:
         self._create(table)
         checked = table.checked(frame, "writing")
         token = self._next_token(table)
@@ -223,6 +244,7 @@ class Store:
         except Exception as error:
             raise _explained(table, error) from error
         reach(f"{table.name}.after_commit")
+        self._wrote(table, where)
         return self._committed(table, token)
 
     def put(self, table: Table, rows: Sequence[Mapping[str, Any]], where: Where) -> Commit:
@@ -257,6 +279,7 @@ class Store:
         except Exception as error:
             raise _explained(table, error) from error
         reach(f"{table.name}.after_commit")
+        self._wrote(table, where)
         commit = Commit(int(target.version()), len(rows))
         _checkpoint(target, 1)
         self._compact(table, target)
@@ -313,6 +336,7 @@ class Store:
             },
         ):
             self._merge(table, source, fingerprint, on)
+        self._wrote(table, {})
         commit = Commit(self._committed(table, token).version, changed, counts)
         self._compact(table)
         return commit
@@ -354,6 +378,22 @@ class Store:
     ) -> int:
         """Rows of the partitions that `where` names, or of dates of the first partition column, from the log alone."""
         return int(pc.sum(self._files(table, where, after, until)["num_records"]).as_py() or 0)
+
+    def seen(
+        self, table: Table, where: Where | None = None, after: date | None = None, until: date | None = None
+    ) -> Piece:
+        """What is about to be read, from the log alone; `reads` keeps it."""
+        found = piece(table, part(table, where, after, until), *_listed(self.warehouse, table))
+        self.reads[table.name, json.dumps(found.part)] = found
+        return found
+
+    def wrote(self) -> list[Piece]:
+        """What `writes` names of the stages' tables, as it lies there now."""
+        log = Log(self.warehouse)
+        return [log.piece(table, part(table, where)) for table, where in self.writes.values() if table.stage]
+
+    def _wrote(self, table: Table, where: Where) -> None:
+        self.writes[table.name, json.dumps(part(table, where))] = table, where
 
     def changed_at(self, table: Table, where: Where | None = None, until: date | None = None) -> int:
         """When the newest file of those partitions was written, in milliseconds since 1970; 0 where there is none."""

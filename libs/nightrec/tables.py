@@ -518,6 +518,31 @@ LEDGER = Table(
     ),
 )
 
+_READ_OR_WRITTEN = "array<struct<name:string,part:string,version:bigint,rows:bigint,fingerprint:string>>"
+
+MANIFESTS = Table(
+    name="manifests",
+    stage="",
+    grain="one stage of one night that was committed: what it was made from, by what, with which settings",
+    key=("run_date", "stage", "is_replay"),
+    # One file per night, written anew with each stage: what is asked is always a night.
+    partition=("run_date",),
+    columns=(
+        _RUN_DATE,
+        Column("stage", "string", "the stage"),
+        Column("is_replay", "boolean", "the past night was rebuilt for a training, with factors of its own date"),
+        Column("run_id", "string", "the run that committed it"),
+        Column("code", "string", "version of nightrec and fingerprint of its source files"),
+        Column("config", "string", "fingerprint of settings"),
+        Column("settings", "string", "what the stage may read of the config, with what the log has decided, as JSON"),
+        Column("seeds", "map<string,bigint>", "seeds, by their settings"),
+        Column("block_counts", "map<string,bigint>", "blocks, partitions and processes, by their settings"),
+        Column("models", "map<string,string>", "models used, by the columns of night_models; empty where none was"),
+        Column("inputs", _READ_OR_WRITTEN, "what was read: table, partitions, Delta version, rows, which files"),
+        Column("outputs", _READ_OR_WRITTEN, "what was written, likewise"),
+    ),
+)
+
 TABLES = (
     CLEAN_EVENTS,
     REJECTED_EVENTS,
@@ -538,4 +563,5 @@ TABLES = (
     OUTCOMES,
     RUNS,
     LEDGER,
+    MANIFESTS,
 )

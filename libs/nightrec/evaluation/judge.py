@@ -20,9 +20,10 @@ from nightrec.evaluation import asof, baselines, predictions
 from nightrec.evaluation.baselines import Items
 from nightrec.evaluation.lists import ITEM_SLICES, OURS, Judging, Method, Shelf, item_figures
 from nightrec.metrics import bootstrap, catalogue, probability, reach
+from nightrec.pieces import Where
 from nightrec.profiles.items import item_profiles
 from nightrec.profiles.users import user_profiles
-from nightrec.store import Where, arrow
+from nightrec.store import arrow
 from nightrec.tables import (
     CANDIDATES,
     CLEAN_EVENTS,

@@ -15,9 +15,9 @@ from pyspark.sql import functions as F
 from nightrec.features import FEATURES
 from nightrec.metrics import probability
 from nightrec.models import ranker_row
+from nightrec.pieces import Where
 from nightrec.ranker import kernel, model
 from nightrec.ranker.members import unpacked
-from nightrec.store import Where
 from nightrec.tables import ALS_ITEM_FACTORS, ALS_USER_FACTORS, CANDIDATES, CLEAN_EVENTS
 
 if TYPE_CHECKING:

@@ -177,6 +177,18 @@ def as_dict(
     }
 
 
+def nothing_left(console: Console, config_file: Path, config: Config, night: date, as_json: bool = False) -> None:
+    """The end of a night that was done before: what it published and where everything is. Reads tables only."""
+    if as_json:
+        print(json.dumps(as_dict(config, night, [], 0.0), ensure_ascii=False, indent=2))
+        return
+    console.print(Text(published_line(ledger.lines(config.paths.warehouse, night))))
+    console.print(places(config), "Try next:", sep="\n")
+    users = three_users(config, night)
+    for command in commands(config_file, config, users[0] if users else "", night):
+        console.print(Text(f"  {command}"), soft_wrap=True)
+
+
 def summary(
     console: Console,
     config_file: Path,
