@@ -6,7 +6,7 @@ calls the command line's own `main`. SIGKILL ends such a driver as it ends any o
 Python workers live on for the next one, so tests of a whole tree of processes use `nightrec run` and spark-submit.
 
     with WarmDrivers(folder) as drivers:
-        ended = drivers.run("run", "--config", toml, "--date", "2026-03-10", NIGHTREC_FAILPOINT="export.before_rename:kill")
+        ended = drivers.run("run", "--config", toml, "--date", night, NIGHTREC_FAILPOINT="export.before_rename:kill")
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def serve(memory: str) -> None:
     }
     from nightrec.pipeline import STAGES
 
-    for module in ("nightrec.cli", "nightrec.runner", "nightrec.report.night", "nightrec.hindsight", "nightrec.workers"):
-        import_module(module)
+    for module in ("cli", "runner", "report.night", "hindsight", "workers"):
+        import_module(f"nightrec.{module}")
     for stage in STAGES:
         import_module(f"nightrec_jobs.{stage.name}")
     assert SparkContext._gateway is None
@@ -183,7 +183,8 @@ def _attach() -> None:
     jvm: Any = SparkContext._jvm
     active = _active(jvm)
     if active.isDefined():
-        SparkContext(conf=SparkConf(_jconf=active.get().conf()), jsc=jvm.JavaSparkContext.fromSparkContext(active.get()))
+        context = active.get()
+        SparkContext(conf=SparkConf(_jconf=context.conf()), jsc=jvm.JavaSparkContext.fromSparkContext(context))
     SparkContext.stop = lambda self: None  # type: ignore[method-assign]
 
 

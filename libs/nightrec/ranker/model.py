@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from nightrec.errors import NightrecError
+from nightrec.failpoint import reach
 from nightrec.ranker import heads
 from nightrec.ranker.heads import ATTENTION, Head, Network
 
@@ -103,11 +104,14 @@ def _empty(name: str, tensors: dict[str, Tensor]) -> Head:
 def write(weights: bytes, file: Path) -> str:
     """Put weights in place whole or not at all; returns their sha-256 in hex."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    for left in file.parent.glob(f".{file.name}.*"):  # by a process that was killed while it wrote
+        left.unlink(missing_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     with temporary.open("wb") as handle:
         handle.write(weights)
         handle.flush()
         os.fsync(handle.fileno())
+    reach("ranker_model.before_weights")
     temporary.replace(file)
     return hashlib.sha256(weights).hexdigest()
 
