@@ -6,13 +6,14 @@ spark-submit jobs/export.py --config nightrec.toml --date 2026-03-10
 from nightrec.night import Night, main
 from nightrec.serving.export import changes, everything, export, exported_version, nothing_new, prepared
 from nightrec.tables import PUBLISHED_TOPK
+from nightrec.undo import is_quiet
 
 
 def run(night: Night) -> None:
-    latest = night.store.version(PUBLISHED_TOPK)
+    latest = night.store.seen(PUBLISHED_TOPK).version
     folder = prepared(night.spark, f"{night.config.paths.exports}/{PUBLISHED_TOPK.name}")
     since = exported_version(night.spark, folder)
-    if nothing_new(latest, since, folder):
+    if nothing_new(latest, since, folder) or (since and is_quiet(night.store.warehouse, since)):
         night.book("exported", 0, "nothing new")
         return
     if since:

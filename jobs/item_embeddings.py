@@ -16,7 +16,7 @@ def run(night: Night) -> None:
     encoder = night.config.encoder
     settings = Settings(encoder.path, encoder.revision, encoder.batch_tokens, encoder.max_tokens)
     profiles = night.read(ITEM_PROFILES)
-    held = night.store.read(ITEM_EMBEDDINGS, {"encoder": encoder.id})
+    held = night.read(ITEM_EMBEDDINGS, {"encoder": encoder.id})
     new, reused = count_texts(profiles, held)
     night.book("reused", reused, "text")
     if new:

@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 
 from nightrec import config as configuration
-from nightrec import quality
+from nightrec import nights, quality
 from nightrec.errors import NightrecError, storage_failed
 from nightrec.options import ConfigOption, JsonOption, answer, tell
 from nightrec.pipeline import STAGES, Stage
@@ -189,6 +189,10 @@ def report(config: ConfigOption, date: NightOption = None, json: JsonOption = Fa
 
     lines = books.lines(configuration.load(config).paths.warehouse, date.date() if date else None)
     answer(books.as_dict(lines), books.render(lines), json)
+
+
+for _name in ("history", "diff", "rollback", "replay", "clean_up"):
+    app.command(_name.replace("_", "-"), rich_help_panel="Past nights")(getattr(nights, _name))
 
 
 for _command in (quality.evaluate, quality.ablate, quality.tune):

@@ -403,6 +403,14 @@ class Export(_Section):
     formats: tuple[Literal["parquet", "jsonl"], ...] = ("parquet", "jsonl")
 
 
+class Retention(_Section):
+    """What is kept so that one can go back."""
+
+    nights: Positive = Field(
+        30, description="published nights that one can go back to, build again and compare: a month ends in each"
+    )
+
+
 class Config(_Section):
     """A deployment's settings, by stage."""
 
@@ -418,6 +426,7 @@ class Config(_Section):
     lists: Lists = Lists()
     audit: Audit = Audit()
     export: Export = Export()
+    retention: Retention = Retention()
 
     def event_weights(self) -> dict[str, float]:
         """Weight of every event type: the config's, and the default for types it leaves out."""

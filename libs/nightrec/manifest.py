@@ -20,11 +20,11 @@ from nightrec.config import Config
 from nightrec.pieces import Part, Piece, days, spans, within
 from nightrec.pipeline import STAGES
 from nightrec.store import Log, arrow
-from nightrec.tables import ITEM_EMBEDDINGS, MANIFESTS, PUBLISHED_TOPK, TABLES
+from nightrec.tables import CLEAN_EVENTS, ITEM_EMBEDDINGS, MANIFESTS, PUBLISHED_TOPK, TABLES
 
 # Sections that say where and how, not what; and those that matter from a stage on. A night that an audit refused is
 # judged anew with other limits, not computed anew.
-_NOT_WHAT = ("paths", "spark")
+_NOT_WHAT = ("paths", "spark", "retention")
 _FIRST_READ_BY = {"audit": "audit", "export": "export"}
 # A row of these follows from its key, whenever it was written: what was added since changes nothing that was read.
 _BY_KEY = {ITEM_EMBEDDINGS.name}
@@ -158,6 +158,26 @@ class Manifests:
     def _is_other(self, cell: Mapping[str, Any]) -> bool:
         now = self._log.piece(_TABLES[cell["name"]], json.loads(cell["part"]))
         return bool(now.fingerprint != cell["fingerprint"])
+
+
+def unread(done: Mapping[str, Mapping[str, Any]], root: str, night: date) -> dict[str, str]:
+    """Stages, of these with their manifests, that cannot read the raw files of then, with why."""
+    found = {}
+    for stage, row in done.items():
+        before = {cell["name"]: cell for cell in row["inputs"] if cell["name"].startswith("raw ")}
+        now = {piece.table: piece for piece in raw_pieces(stage, root, night)}
+        for name in before.keys() | now.keys():
+            if name not in before or name not in now or before[name]["fingerprint"] != now[name].fingerprint:
+                found[stage] = f"the {name} are not those of then"
+        read = [day for cell in row["outputs"] if cell["name"] == CLEAN_EVENTS.name
+                for day in days(json.loads(cell["part"])["ingest_date"])]  # fmt: skip
+        if read and stage not in found:
+            was, is_ = (days(part) for part in (
+                json.loads(before["raw events"]["part"])["ingest_date"], now["raw events"].part["ingest_date"],
+            ))  # fmt: skip
+            if set(was) & set(read) - set(is_) or set(is_) - set(was):
+                found[stage] = "the raw events are not those of then"
+    return found
 
 
 def _raw_moved(recorded: Sequence[Mapping[str, Any]], now: Sequence[Piece], night: date) -> str | None:

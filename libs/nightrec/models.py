@@ -13,6 +13,7 @@ from nightrec.config import Config
 from nightrec.errors import UsageError
 from nightrec.store import Store, arrow, partitions
 from nightrec.tables import ALS_ITEM_FACTORS, NIGHT_MODELS, RANKER_MODELS
+from nightrec.undo import way_back
 
 
 def model_id(kind: str, as_of: date, settings: BaseModel) -> str:
@@ -31,13 +32,28 @@ def ranker_model_id(as_of: date, config: Config) -> str:
     return model_id("ranker", as_of, config.ranker)
 
 
-def newest(warehouse: str, kind: str, as_of: date) -> str | None:
-    """Id of the latest committed model of a kind (als or ranker) not after a date; None where there is none."""
+def newest(warehouse: str, kind: str, as_of: date, after: date = date.min) -> str | None:
+    """Id of the latest committed model of a kind (als or ranker) as of a date, or a day before it later than `after`;
+    None where there is none."""
     table = {"als": ALS_ITEM_FACTORS, "ranker": RANKER_MODELS}[kind]
     known = [
-        (p["as_of_date"], p["model_id"]) for p in partitions(warehouse, table) if p["as_of_date"] <= as_of.isoformat()
+        (p["as_of_date"], p["model_id"])
+        for p in partitions(warehouse, table)
+        if after < date.fromisoformat(p["as_of_date"]) <= as_of
     ]
     return max(known)[1] if known else None
+
+
+def current(warehouse: str, kind: str, night: date) -> str | None:
+    """Id of the model that a night uses unless told otherwise: the newest, or that of the night somebody went back to.
+
+    That one holds until a model is trained as of a date after those that the way back left behind.
+    """
+    back = way_back(warehouse, night)
+    if back is None:
+        return newest(warehouse, kind, night)
+    left_behind = max(back.night, back.instead_of or back.night)
+    return newest(warehouse, kind, night, left_behind) or {"als": back.als_model, "ranker": back.ranker_model}[kind]
 
 
 def ranker_row(warehouse: str, ranker: str) -> dict[str, Any]:
@@ -50,15 +66,15 @@ def ranker_row(warehouse: str, ranker: str) -> dict[str, Any]:
 
 
 def pinned(store: Store, config: Config, night: date, als: str | None, ranker: str | None) -> dict[str, str]:
-    """The models of a night as a row of night_models: what was pinned before, else what is named, else the newest.
+    """The models of a night as a row of night_models: what was pinned before, else what is named, else the current.
 
     Naming a model for a night pinned to another one pins it anew. Raises UsageError where there is no model yet.
     """
     rows = arrow(store.warehouse, NIGHT_MODELS, {"run_date": night}).to_pylist()
     before: dict[str, str] = rows[0] if rows else {}
     row = {
-        "als_model": als or before.get("als_model") or newest(store.warehouse, "als", night),
-        "ranker_model": ranker or before.get("ranker_model") or newest(store.warehouse, "ranker", night),
+        "als_model": als or before.get("als_model") or current(store.warehouse, "als", night),
+        "ranker_model": ranker or before.get("ranker_model") or current(store.warehouse, "ranker", night),
         "encoder": config.encoder.id,
     }
     if not row["als_model"] or not row["ranker_model"]:

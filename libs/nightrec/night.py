@@ -84,7 +84,8 @@ class Night:
         self.config = config  # and what the log has decided of it
         self.date = night
         self.warm = warm
-        self.store = store or Store(spark, config.paths.warehouse, run_id=uuid.uuid4().hex[:12])
+        run_id, nights = uuid.uuid4().hex[:12], config.retention.nights
+        self.store = store or Store(spark, config.paths.warehouse, run_id, nights)
         self.depth = depth
         self._views = views or {}
         self._als_argument = als_model

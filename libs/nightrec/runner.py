@@ -16,7 +16,8 @@ from nightrec.night import Books, Night, decided
 from nightrec.pipeline import NIGHT, Stage, training
 from nightrec.session import wake_workers
 from nightrec.store import partitions
-from nightrec.tables import NIGHT_MODELS
+from nightrec.tables import NIGHT_MODELS, PUBLISHED_TOPK
+from nightrec.undo import served
 
 # Called with a stage's label when it starts; the context it returns ends with the stage.
 Watch = Callable[[str], AbstractContextManager[object]]
@@ -60,6 +61,9 @@ def standing(asked: Config, night: date, named: Mapping[str, str], since: str | 
     for stage in NIGHT:
         config = asked if stage is NIGHT[0] else settled
         why = "as asked" if stage.name == since else past.changed(stage.name, night, config, named)
+        if not why and stage.name == PUBLISHED_TOPK.stage and (now := served(asked.paths.warehouse)):
+            # A later night's lists are not this one's to replace.
+            why = f"the lists of {now.night} are served" if now.night < night else None
         if why:
             return Standing(tuple(done), stage.name, why)
         done.append(stage.name)

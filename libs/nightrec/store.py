@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError
 from pyarrow.parquet import filters_to_expression
 
 from nightrec.contract import Table, no_rows
@@ -128,6 +130,59 @@ def content(warehouse: str, table: Table, where: Where) -> str:
     return fingerprint(DeltaTable(location(warehouse, table)).file_uris(file_pruning_predicate=_partitions(where)))
 
 
+def commits(warehouse: str, table: Table) -> list[dict[str, Any]]:
+    """What the log says of each commit of a table, the latest first; none where it does not exist yet."""
+    return list(DeltaTable(location(warehouse, table)).history()) if exists(warehouse, table) else []
+
+
+def is_whole(warehouse: str, table: Table, version: int) -> bool:
+    """Whether every file of a version is there. On an object store nobody looks: a restore finds out."""
+    if "://" in warehouse:
+        return True
+    try:
+        opened = DeltaTable(location(warehouse, table), version=version)
+    except (DeltaError, OSError):  # its log is gone
+        return False
+    folder = Path(location(warehouse, table))
+    files = pa.table(opened.get_add_actions())["path"].to_pylist()
+    return all((folder / urllib.parse.unquote(file)).is_file() for file in files)
+
+
+def rows(
+    spark: SparkSession, warehouse: str, table: Table, where: Where | None = None, version: int | None = None
+) -> DataFrame:
+    """Rows of a table that exists, at a version or the latest, as a frame that keeps the contract."""
+    wanted = {name: value for name, value in (where or {}).items() if name in table.partition}
+    target = DeltaTable(location(warehouse, table), version=version)
+    # Its URIs quote the warehouse's own path (a blank as %20), which Spark does not undo.
+    root, found = target.table_uri.removeprefix("file://"), location(warehouse, table)
+    files = [uri.removeprefix(root) for uri in target.file_uris(file_pruning_predicate=_partitions(wanted) or None)]
+    if files:
+        reader = spark.read.schema(table.schema()).option("basePath", found)
+        frame = reader.parquet(*(f"{found}/{file}" for file in sorted(files)))
+    else:
+        frame = no_rows(spark, table.ddl())
+    frame = table.checked(frame, "reading")
+    return frame.where(predicate(where)) if where else frame
+
+
+def files_of(warehouse: str, table: Table, version: int) -> list[str]:
+    """Every file of a table's folder on a disk that makes it what it was at a version: its log and its data files."""
+    folder = Path(location(warehouse, table))
+    opened = DeltaTable(str(folder), version=version)
+    log = [file.name for file in (folder / "_delta_log").iterdir() if file.name.partition(".")[0].isdigit()]
+    names = [f"_delta_log/{name}" for name in log if int(name.partition(".")[0]) <= version]
+    data = pa.table(opened.get_add_actions())["path"].to_pylist() if version or opened.file_uris() else []
+    return [*names, *(urllib.parse.unquote(path) for path in data)]
+
+
+def remove(warehouse: str, table: Table, where: Where, later_than: date | None = None) -> None:
+    """Remove rows of a table in a warehouse that nobody else reads: those of `where` and, where given, of nights later
+    than one."""
+    target, later = DeltaTable(location(warehouse, table)), f"run_date > {_literal(later_than or date.max)}"
+    target.delete(f"({predicate(where, quoted=_quoted)})" + (f" OR {later}" if later_than else ""))
+
+
 class Log:
     """The tables of a warehouse as their logs have them now, each read once however much of it is asked for."""
 
@@ -156,10 +211,14 @@ def _partitions(where: Where) -> list[tuple[str, str, list[str]]]:
 
 
 class Store:
-    """One run's hold on a warehouse. Raises Fenced when another process writes to the same local warehouse."""
+    """One run's hold on a warehouse. Raises Fenced when another process writes to the same local warehouse.
 
-    def __init__(self, spark: SparkSession, warehouse: str, run_id: str) -> None:
+    Logs reach back as many days as `nights` are kept (retention.nights), and a week.
+    """
+
+    def __init__(self, spark: SparkSession, warehouse: str, run_id: str, nights: int = 30) -> None:
         self.spark = spark
+        self.nights = nights
         self.warehouse = warehouse
         self.run_id = run_id
         self._lock = _locked(warehouse)
@@ -187,18 +246,7 @@ class Store:
         jobs and a fifth of a small night.
         """
         self._create(table)
-        wanted = {name: value for name, value in (where or {}).items() if name in table.partition}
-        target = DeltaTable(location(self.warehouse, table), version=version)
-        # Its URIs quote the warehouse's own path (a blank as %20), which Spark does not undo.
-        root, found = target.table_uri.removeprefix("file://"), location(self.warehouse, table)
-        files = [uri.removeprefix(root) for uri in target.file_uris(file_pruning_predicate=_partitions(wanted) or None)]
-        if files:
-            reader = self.spark.read.schema(table.schema()).option("basePath", found)
-            frame = reader.parquet(*(f"{found}/{file}" for file in sorted(files)))
-        else:
-            frame = no_rows(self.spark, table.ddl())
-        frame = table.checked(frame, "reading")
-        return frame.where(predicate(where)) if where else frame
+        return rows(self.spark, self.warehouse, table, where, version)
 
     def kept(self, table: Table, columns: Sequence[str]) -> DataFrame:
         """Columns of a whole table in Spark's cache (memory, then disk), read anew when the table has changed.
@@ -273,17 +321,14 @@ class Store:
                 data,
                 mode="overwrite",
                 predicate=predicate(where, quoted=_quoted) if where else None,
-                commit_properties=CommitProperties(
-                    custom_metadata={"userMetadata": self._metadata(table)},
-                    app_transactions=[Transaction(APPLICATION, token)],
-                ),
+                commit_properties=self._properties(table, token),
             )
         except Exception as error:
             raise _explained(table, error) from error
         reach(f"{table.name}.after_commit")
         self._wrote(table, where)
         commit = Commit(int(target.version()), len(rows))
-        _checkpoint(target, 1)
+        self._checkpoint(table, target, 1)
         self._compact(table, target)
         return commit
 
@@ -293,18 +338,16 @@ class Store:
             return
         target = DeltaTable(location(self.warehouse, table))
         token = self._next_token(table, target)
-        target.delete(
-            commit_properties=CommitProperties(
-                custom_metadata={"userMetadata": self._metadata(table)},
-                app_transactions=[Transaction(APPLICATION, token)],
-            )
-        )
+        target.delete(commit_properties=self._properties(table, token))
         target.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
 
-    def merge(self, table: Table, frame: DataFrame, fingerprint: str) -> Commit:
+    def merge(
+        self, table: Table, frame: DataFrame, fingerprint: str, said: Mapping[str, str] | None = None
+    ) -> Commit:
         """Make the whole table equal to `frame` in one commit that touches only rows whose `fingerprint` differs.
 
-        Nothing is committed when nothing differs. Metrics: inserted, updated, deleted, unchanged.
+        The commit's metadata hold what is `said`, and how many rows it `changed`. Nothing is committed where no row
+        differs and what is said was said last. Metrics: inserted, updated, deleted, unchanged.
         `frame` is read twice (once to count), so it should be a table's rows and not a computation.
         """
         from pyspark.sql import functions as F
@@ -327,14 +370,17 @@ class Store:
         counts = {name: int(value) for name, value in counted.asDict().items()} if counted else {}
         changed = counts["inserted"] + counts["deleted"] + counts["updated"]
         if not changed:
+            if said and not self._said(table, said):
+                self._say(table, {**said, "changed": 0})
+            self._wrote(table, {})
             return Commit(version(self.warehouse, table), 0, counts)
-        token = self._next_token(table)
+        token, noted = self._next_token(table), {**said, "changed": changed} if said else None
         with _session_options(
             self.spark,
             {
                 "spark.databricks.delta.write.txnAppId": APPLICATION,
                 "spark.databricks.delta.write.txnVersion": str(token),
-                "spark.databricks.delta.commitInfo.userMetadata": self._metadata(table),
+                "spark.databricks.delta.commitInfo.userMetadata": self._metadata(table, noted),
             },
         ):
             self._merge(table, source, fingerprint, on)
@@ -360,6 +406,82 @@ class Store:
         except Exception as error:
             raise _explained(table, error) from error
         reach(f"{table.name}.after_commit")
+
+    def drop(self, table: Table, column: str, before: date, but: Where | None = None) -> None:
+        """Remove the partitions of days before one, but those of `but`; older versions have them still."""
+        target = DeltaTable(location(self.warehouse, table))
+        token = self._next_token(table, target)
+        names = [column, *(but or {})]
+        assert set(names) <= set(table.partition), f"{table.name}: rows of {names} would be written anew"
+        kept = f" AND NOT ({predicate(but, quoted=_quoted)})" if but else ""
+        reach(f"{table.name}.before_commit")
+        target.delete(f"{column} < {_literal(before)}{kept}", commit_properties=self._properties(table, token))
+        reach(f"{table.name}.after_commit")
+
+    def vacuum(self, table: Table, versions: Sequence[int]) -> int:
+        """Remove the files that none of these versions holds, and what commits that died have left; returns how many.
+
+        Of a table with a change feed, whose changes deltalake takes for such leavings, only files that the log names:
+        those of old versions, and changes of commits before the first of these versions.
+        """
+        target = DeltaTable(location(self.warehouse, table))
+        said = CommitProperties(custom_metadata={"userMetadata": self._metadata(table)})
+        gone = target.vacuum(
+            retention_hours=0, dry_run=False, enforce_retention_duration=False, keep_versions=list(versions),
+            full=not table.change_feed, commit_properties=said,
+        )  # fmt: skip
+        return len(gone) + (self._old_changes(table, versions[0]) if table.change_feed else 0)
+
+    def _old_changes(self, table: Table, first: int) -> int:
+        """Remove the changes of commits before a version. Nothing on an object store: a rule of its own may do so."""
+        folder, removed = Path(location(self.warehouse, table)), 0
+        if "://" in self.warehouse:
+            return 0
+        for file in (folder / "_delta_log").glob("*.json"):
+            if file.stem.isdigit() and int(file.stem) < first:
+                for line in file.read_text(encoding="utf-8").splitlines():
+                    changes = folder / urllib.parse.unquote((json.loads(line).get("cdc") or {}).get("path", "-"))
+                    removed += changes.is_file()
+                    changes.unlink(missing_ok=True)
+        return removed
+
+    def restore(self, table: Table, version: int, said: Mapping[str, str]) -> Commit:
+        """Make the table what it was at a version, in one commit that says `said`. Without Spark.
+
+        Its change feed has every list of the files that differ, those that are the same too.
+        """
+        target = DeltaTable(location(self.warehouse, table))
+        token = self._next_token(table, target)
+        reach(f"{table.name}.before_commit")
+        target.restore(version, commit_properties=self._properties(table, token, said))
+        reach(f"{table.name}.after_commit")
+        return self._committed(table, token)
+
+    def _said(self, table: Table, said: Mapping[str, Any]) -> bool:
+        """Whether the last commit that said anything said this."""
+        for commit in commits(self.warehouse, table):
+            before = json.loads(commit.get("userMetadata") or "{}")
+            if said.keys() & before.keys():
+                return {name: before.get(name) for name in said} == said
+        return False
+
+    def _say(self, table: Table, said: Mapping[str, Any]) -> None:
+        """A commit without rows."""
+        target = DeltaTable(location(self.warehouse, table))
+        token = self._next_token(table, target)
+        nothing = pa.Table.from_pylist([], schema=pa.schema(target.schema().to_arrow()))
+        reach(f"{table.name}.before_commit")
+        write_deltalake(
+            target, nothing, mode="append", commit_properties=self._properties(table, token, said)
+        )
+        reach(f"{table.name}.after_commit")
+        self._committed(table, token)
+
+    def _properties(self, table: Table, token: int, said: Mapping[str, Any] | None = None) -> CommitProperties:
+        return CommitProperties(
+            custom_metadata={"userMetadata": self._metadata(table, said)},
+            app_transactions=[Transaction(APPLICATION, token)],
+        )
 
     def changes(self, table: Table, since: int) -> DataFrame:
         """The change feed after version `since`: the table's columns with _change_type and _commit_version.
@@ -435,7 +557,7 @@ class Store:
                 max_concurrent_tasks=1,
                 commit_properties=CommitProperties(custom_metadata={"userMetadata": self._metadata(table)}),
             )
-        _checkpoint(target, int(target.version()) - before)
+        self._checkpoint(table, target, int(target.version()) - before)
 
     def version(self, table: Table) -> int:
         """Latest version of a table; -1 where it does not exist yet."""
@@ -454,6 +576,7 @@ class Store:
             mode="ignore",
             partition_by=list(table.partition) or None,
             configuration=_PROPERTIES
+            | self._reach(table)
             | ({"delta.enableChangeDataFeed": "true"} if table.change_feed else {})
             | {f"delta.constraints.{column.name}": column.check for column in table.columns if column.check},
             raise_if_key_not_exists=False,  # it has no list of CHECKs to know them from
@@ -481,20 +604,32 @@ class Store:
         last = target.history(1)[0]
         if json.loads(last.get("userMetadata") or "{}").get("run_id") != self.run_id:
             raise Fenced(f"{table.name}: another attempt committed version {token} before run {self.run_id} did")
-        _checkpoint(target, 1)
+        made = int(target.version())
+        self._checkpoint(table, target, 1)
         metrics = {k: int(v) for k, v in (last.get("operationMetrics") or {}).items() if str(v).isdigit()}
-        return Commit(int(target.version()), metrics.get("numOutputRows", 0), metrics)
+        return Commit(made, metrics.get("numOutputRows", 0), metrics)
 
-    def _metadata(self, table: Table) -> str:
-        return json.dumps({"run_id": self.run_id, "stage": table.stage or "ledger"}, sort_keys=True)
+    def _reach(self, table: Table) -> dict[str, str | None]:
+        """How far a table's log and old files reach back. What is fed to others, and gone back to, is cleaned up by the
+        count of its nights alone (nightrec clean-up): Delta would refuse to read an old version by the clock."""
+        kept = f"interval {3650 if table.change_feed else self.nights + 7} days"
+        return {"delta.logRetentionDuration": kept, "delta.deletedFileRetentionDuration": kept}
 
-
-def _checkpoint(target: DeltaTable, commits: int) -> None:
-    """Write a checkpoint where one of the last so many commits is the tenth since the one before, and drop the log's
-    files that are older than the table's retention of its log."""
-    if int(target.version()) % _CHECKPOINT_EVERY < commits:
+    def _checkpoint(self, table: Table, target: DeltaTable, commits: int) -> None:
+        """Write a checkpoint where one of the last so many commits is the tenth since the one before, and drop the
+        log's files that are older than they need be."""
+        if int(target.version()) % _CHECKPOINT_EVERY >= commits:
+            return
         target.create_checkpoint()
+        wanted, found = self._reach(table), target.metadata().configuration
+        if any(found.get(name) != value for name, value in wanted.items()):
+            properties = {name: str(value) for name, value in wanted.items()}
+            said = CommitProperties(custom_metadata={"userMetadata": self._metadata(table)})
+            target.alter.set_table_properties(properties, commit_properties=said)
         target.cleanup_metadata()
+
+    def _metadata(self, table: Table, said: Mapping[str, Any] | None = None) -> str:
+        return json.dumps({"run_id": self.run_id, "stage": table.stage or "ledger", **(said or {})}, sort_keys=True)
 
 
 class _session_options:

@@ -1,6 +1,6 @@
-"""One night that dies at every place in turn: each run is killed at the next place, the one after goes on from there.
+"""One night that stops at every place in turn: each run is stopped at the next place, the one after goes on from there.
 
-A place that is reached in an undisturbed run and that no kill landed at is a failure.
+A place that an undisturbed run passes and at which no stop landed is a failure.
 """
 
 from __future__ import annotations
@@ -17,36 +17,29 @@ from nightrec.tables import PUBLISHED_TOPK
 
 
 @dataclass(frozen=True)
-class Kill:
-    """Where and when a run was killed, and what readers saw right after."""
+class Stop:
+    """Where, how and when a run was stopped, how it ended, and what readers saw right after."""
 
     place: str
+    action: str
     at: float
-    seconds: float
+    ended: Ended
     seen: Seen
 
 
-def places(log: Path) -> list[str]:
-    """Every place of a log of places, in the order in which they were first reached."""
-    return list(dict.fromkeys(line.split()[1] for line in log.read_text().splitlines()))
+def stopped_at_each(
+    drivers: WarmDrivers, deployment: Path, night: str, wanted: Sequence[tuple[str, str]], check: Callable[[Stop], None]
+) -> Ended:
+    """Stop a run of the night at each place in turn by its action, `check` each stop, then let one end.
 
-
-def killed_at_each(
-    drivers: WarmDrivers, deployment: Path, night: str, wanted: Sequence[str], check: Callable[[Kill], None]
-) -> tuple[list[Kill], Ended]:
-    """Kill a run of the night at each place in turn, then let one end; the kills that landed, and that last run.
-
-    After a commit comes another run that loses the reply to the same commit.
+    AssertionError where a run is not stopped: it would have ended the night, or failed before.
     """
-    kills: list[Kill] = []
     words = ("run", "--config", deployment / "nightrec.toml", "--date", night)
-    for place in wanted:
-        ended = drivers.run(*words, NIGHTREC_FAILPOINT=f"{place}:kill")
-        assert ended.was_killed, f"no kill landed at {place}: {ended.code} {ended.said[-2000:]}"
-        kills.append(Kill(place, time.time(), ended.seconds, look(str(deployment / "warehouse" / PUBLISHED_TOPK.name))))
-        check(kills[-1])
-        if place.endswith(".after_commit"):
-            ended = drivers.run(*words, NIGHTREC_FAILPOINT=f"{place}:error")
-            assert ended.code == 1 and f"a test's failure at {place}" in ended.said, ended.said[-2000:]
-            assert "Traceback" not in ended.said, ended.said[-2000:]
-    return kills, drivers.run(*words)
+    for place, action in wanted:
+        ended = drivers.run(*words, NIGHTREC_FAILPOINT=f"{place}:{action}")
+        assert ended.was_killed if action == "kill" else ended.code == 1 and place in ended.said, (
+            f"no {action} landed at {place}: {ended.code} {ended.said[-2000:]}"
+        )
+        seen = look(str(deployment / "warehouse" / PUBLISHED_TOPK.name))
+        check(Stop(place, action, time.time(), ended, seen))
+    return drivers.run(*words)

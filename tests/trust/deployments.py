@@ -16,6 +16,11 @@ from synthetic import deployment
 from warm_drivers import WarmDrivers
 from witness import NOTHING, look
 
+# Tables and stages that are tried in the second night, where yesterday's lists are served; all others in the first.
+SERVING = (
+    "night_models", "shortfalls", "ranked_topk", "audit", "audit_results", "published_topk", "export", "outcomes",
+)  # fmt: skip
+
 Facts = dict[str, tuple[int, str]]
 
 

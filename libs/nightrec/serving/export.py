@@ -31,26 +31,31 @@ _NO_MARKER = {"mapreduce.fileoutputcommitter.marksuccessfuljobs": "false"}
 
 
 def changes(feed: DataFrame, until: int) -> DataFrame:
-    """One row per list that changed, by its latest change up to version `until`: what a sink must apply.
+    """One row per list that version `until` has otherwise than the version before the feed: what a sink must apply.
 
     Columns: change (upsert or delete), list_kind, list_key, list_id, items, changed_date; the last two are NULL in a
     delete, whose list_id is that of the list that is gone.
-    RESTORE logs a list that it did not change as a delete and an insert of one version: there the insert holds.
+    RESTORE logs a list that it did not change as a delete and an insert of one version, the insert holds; and a way
+    back may undo what no sink has seen yet. So what a list was before the feed is held against what it is after it.
     """
-    row = F.struct("_commit_version", (F.col("_change_type") != "delete").alias("is_kept"), *_COLUMNS)
-    last = F.max_by(row, F.struct("_commit_version", F.col("_change_type") != "delete"))
-    kept = F.col("last.is_kept")
+    # Before a row is what its version took away, after it what the version put there.
+    is_after = ~F.col("_change_type").isin("delete", "update_preimage")
+    row = F.struct(is_after.alias("is_kept"), F.struct(*_COLUMNS).alias("list"))
+    order = F.struct("_commit_version", is_after)
+    kept, was_there = F.col("last.is_kept"), ~F.col("first.is_kept")
+    is_same = F.col("first.list") == F.col("last.list")
     return (
-        feed.where((F.col("_change_type") != "update_preimage") & (F.col("_commit_version") <= until))
+        feed.where(F.col("_commit_version") <= until)
         .groupBy("list_kind", "list_key")
-        .agg(last.alias("last"))
+        .agg(F.min_by(row, order).alias("first"), F.max_by(row, order).alias("last"))
+        .where(F.when(was_there & kept, ~is_same).otherwise(was_there | kept))
         .select(
             F.when(kept, "upsert").otherwise("delete").alias("change"),
             "list_kind",
             "list_key",
-            "last.list_id",
-            F.when(kept, F.col("last.items")).alias("items"),
-            F.when(kept, F.col("last.changed_date")).alias("changed_date"),
+            F.when(kept, F.col("last.list.list_id")).otherwise(F.col("first.list.list_id")).alias("list_id"),
+            F.when(kept, F.col("last.list.items")).alias("items"),
+            F.when(kept, F.col("last.list.changed_date")).alias("changed_date"),
         )
     )
 
