@@ -16,7 +16,7 @@ DATA := $(CACHE)/movielens/ml-100k.inter $(CACHE)/encoders/all-MiniLM-L6-v2/mode
 # Another Spark's home or another project's modules must not leak into this one.
 unexport SPARK_HOME SPARK_CONF_DIR PYTHONPATH
 
-.PHONY: help nightly test install airflow-install lint bench quality golden constraints doctor clean
+.PHONY: help nightly test install airflow-install lint bench quality soak golden constraints doctor clean
 
 help:  ## explain every target (what plain `make` does)
 	@echo "nightrec: a nightly batch recommender. Type make and one of:"; echo
@@ -47,6 +47,9 @@ quality: install  ## judge the lists on MovieLens-100K; on another log with RAW=
 	@.venv/bin/python infra/demo/movielens.py --out $(DEMO)
 	@.venv/bin/python infra/quality/measure.py $(or $(NAME),movielens) --work var/quality --raw $(or $(RAW),$(DEMO)/raw) \
 		$(if $(RAW),,--config $(DEMO)/nightrec.toml --days 28) $(if $(REPEATS),--repeats)
+
+soak: install  ## kill nights at random, 200 times and two hours or KILLS=40 SEED=3; writes infra/soak/results
+	@.venv/bin/python infra/soak/soak.py --kills $(or $(KILLS),200) --seed $(or $(SEED),1) $(if $(STOPS),--stops $(STOPS))
 
 golden: airflow-install  ## rebuild the expected spark-submit lines of the DAGs' tests
 	@.venv-airflow/bin/python tests/airflow_dags/rendered.py --write

@@ -16,8 +16,8 @@ from pyspark.sql import SparkSession
 from spark_commands import CHECKOUT, environment
 from synthetic import deployment
 
-from nightrec import failpoint, runner
 from nightrec import config as configuration
+from nightrec import failpoint, runner
 from nightrec.models import als_model_id
 from nightrec.night import Night
 from nightrec.pipeline import NIGHT

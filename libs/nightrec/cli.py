@@ -23,7 +23,7 @@ from rich.console import Console
 
 from nightrec import config as configuration
 from nightrec import nights, privacy, quality, quarantine
-from nightrec.errors import NightrecError
+from nightrec.errors import NightrecError, storage_failed
 from nightrec.options import ConfigOption, JsonOption, answer, tell
 from nightrec.pipeline import STAGES, Stage
 
@@ -60,6 +60,9 @@ def main() -> None:
         _complain(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
+        if failed := storage_failed(error):
+            _complain(str(failed))
+            sys.exit(failed.exit_code)
         trace = Path("nightrec-failure.txt").resolve()
         trace.write_text(traceback.format_exc(), encoding="utf-8")
         first = str(error).strip().splitlines()

@@ -35,3 +35,33 @@ class ContractError(NightrecError):
 
 class Fenced(NightrecError):
     """Another attempt holds the warehouse or has committed since this one began: this one must not write."""
+
+
+class StorageFailed(NightrecError):
+    """A disk is full, read-only or broken. What was published before stays; the night can be run again."""
+
+
+# As the kernel says it, whoever passes it on: Python, Rust or a JVM, the last from within a task's trace.
+_OF_STORAGE = {
+    "No space left on device": "make room",
+    "Disk quota exceeded": "make room",
+    "File too large": "raise the limit on the size of files",
+    "Read-only file system": "make it writable",
+    "Input/output error": "have the disk looked at",
+}
+
+
+def storage_failed(error: BaseException) -> StorageFailed | None:
+    """A failure as what the storage said of it, in one sentence; None where it is none of the storage's."""
+    told: BaseException | None = error
+    while told is not None:
+        for words, mend in _OF_STORAGE.items():
+            line = next((line for line in str(told).splitlines() if words in line), None)
+            if line:
+                place = f" ({told.filename})" if isinstance(told, OSError) and told.filename else ""
+                return StorageFailed(
+                    f"the storage failed{place}: {line.strip()[:200]}; what was published before is still served: "
+                    f"{mend}, then run this night again"
+                )
+        told = told.__cause__ or told.__context__
+    return None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import os
 import signal
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +22,7 @@ from nightrec import adaptive, manifest, models, pipeline
 from nightrec import config as configuration
 from nightrec.config import Config
 from nightrec.contract import Table
-from nightrec.errors import AuditRefused, Fenced, NightrecError
+from nightrec.errors import AuditRefused, Fenced, NightrecError, storage_failed
 from nightrec.pieces import Piece, Where
 from nightrec.pipeline import SAME_DATE
 from nightrec.session import session
@@ -332,9 +334,12 @@ def main(job: Callable[[Night], None], argv: Sequence[str] | None = None) -> Non
             night.decide()
             asked = night.cut(options.cut) if options.cut else night
             books = asked.run(stage, job if asked is night or asked.date in night.training_cuts() else _unreached)
-    except NightrecError as error:
-        print(f"{stage} {options.date}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    except Exception as error:
+        told = error if isinstance(error, NightrecError) else storage_failed(error)
+        if told is None:
+            raise
+        print(f"{stage} {options.date}: {told}", file=sys.stderr)
+        sys.exit(told.exit_code)
     print(
         f"{stage} {books.date}: "
         + ", ".join(f"{fate} {reason} {rows}".replace("  ", " ") for fate, reason, rows in books.lines)
@@ -355,3 +360,24 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG
+        if "AIRFLOW_CTX_TASK_ID" in os.environ and "PYSPARK_GATEWAY_PORT" in os.environ:
+            threading.Thread(target=_end_with_task, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with_task(jvm: int) -> None:
+    """End spark-submit's JVM, and so this driver, when the Airflow task that started it is gone.
+
+    Airflow ends what a task has started where it stops the task itself; a task process that is killed takes nothing
+    with it: its spark-submit held the warehouse on and the retry was refused.
+    """
+    task = _parent(jvm)
+    while task > 1 and _parent(jvm) == task:
+        time.sleep(1)
+    os.kill(jvm, signal.SIGTERM)
+    time.sleep(5)
+    os.kill(jvm, signal.SIGKILL)
+
+
+def _parent(process: int) -> int:
+    """Id of the process that started another one, or has taken it over from a dead one."""
+    return int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])

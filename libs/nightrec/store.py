@@ -27,6 +27,7 @@ from pyarrow.parquet import filters_to_expression
 from nightrec.contract import Table, no_rows
 from nightrec.errors import ContractError, Fenced
 from nightrec.failpoint import reach
+from nightrec.leftovers import sweep
 from nightrec.pieces import Part, Piece, Value, Where, fingerprint, part, piece
 from nightrec.pieces import values as _values
 from nightrec.tables import TABLES
@@ -233,6 +234,7 @@ class Store:
             frame.unpersist()
         self._kept.clear()
         if self._lock is not None:
+            self._lock.truncate(0)  # a process id that stays there is that of one that was killed
             self._lock.close()
             self._lock = None
 
@@ -684,6 +686,10 @@ def locked(warehouse: str) -> IO[str] | None:
         raise Fenced(
             f"process {holder} is writing to {warehouse}; wait for it to end, then run this night again"
         ) from None
+    handle.seek(0)
+    if handle.read().strip():
+        for table in TABLES:
+            sweep(Path(location(warehouse, table)))
     handle.truncate(0)
     handle.write(str(os.getpid()))
     handle.flush()

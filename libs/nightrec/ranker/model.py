@@ -107,14 +107,14 @@ def _empty(name: str, tensors: dict[str, Tensor]) -> Head:
 def write(weights: bytes, file: Path) -> str:
     """Put weights in place whole or not at all; returns their sha-256 in hex."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    for left in file.parent.glob(f".{file.name}.*"):
-        left.unlink()  # of an attempt that was killed here
+    for left in file.parent.glob(f".{file.name}.*"):  # by a process that was killed while it wrote
+        left.unlink(missing_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     with temporary.open("wb") as handle:
         handle.write(weights)
         handle.flush()
         os.fsync(handle.fileno())
-    reach("ranker_model.in_weights")
+    reach("ranker_model.before_weights")
     temporary.replace(file)
     return hashlib.sha256(weights).hexdigest()
 

@@ -1,0 +1,67 @@
+"""One round of random kills: a deployment from its raw files through both nights, its runs killed along the way."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import checker
+from deployments import Base
+from killer import Kill, Run, kill
+from witness import Seen, Witness, look
+
+# As many places at the end of a night are left to its last run: a kill there would come too late now and then.
+LAST_STAGES = 12
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round saw: every kill, every snapshot of the published lists, and everything that was not as it must."""
+
+    kills: tuple[Kill, ...]
+    seen: tuple[Seen, ...]
+    looks: int
+    complaints: tuple[str, ...]
+
+
+def played(base: Base, folder: Path, draw: random.Random, plan: Sequence[Sequence[str]], master: str = "") -> Round:
+    """Play one round. `plan` names the targets of each night's kills; `master` a cluster, the config's else."""
+    shop, complaints, kills = base.copy(0, folder / "shop"), [], []
+    published = shop / "warehouse/published_topk"
+    if master:
+        toml = shop / "nightrec.toml"
+        options = '[spark.options]\n"spark.executor.memory" = "1g"\n"spark.executor.cores" = "1"\n'
+        toml.write_text(toml.read_text().replace("local[2]", master) + options)
+    with Witness(published, folder / "seen.jsonl") as witness:
+        for night, targets in enumerate(plan):
+            done = 0
+            for left, target in zip(range(len(targets), 0, -1), targets, strict=True):
+                number = len(kills)
+                run = Run(shop, base.nights[night], f"{folder.name}-{number}", folder / f"run-{number}")
+                remaining = len(base.places[night]) - done - LAST_STAGES
+                kills.append(kill(run, number, target, draw, 2 * remaining // (left + 1)))
+                complaints += kills[-1].complaints
+                done += behind(run.lines())
+            last = Run(shop, base.nights[night], f"{folder.name}-last-{night}", folder / f"last-{night}")
+            if code := last.end():
+                complaints.append(f"the run after the kills ended with {code}: {last.said()[-1000:]}")
+            complaints += [f"after its end: {one}" for one in checker.alive(last.mark)]
+            complaints += _of_tables(base, shop, night, str(published))
+        seen, looks = witness.seen(), witness.looks()
+    complaints += checker.unlawful(seen, base.lawful)
+    return Round(tuple(kills), tuple(seen), looks, tuple(complaints))
+
+
+def _of_tables(base: Base, shop: Path, night: int, published: str) -> list[str]:
+    warehouse, found = str(shop / "warehouse"), look(published)
+    wanted = base.lawful[night + 1]
+    wrong = [] if found.digest == wanted else [f"published {found}, undisturbed {wanted}"]
+    wrong += checker.differing(warehouse, base.facts[night]) + checker.doubled(warehouse)
+    return wrong + checker.unbalanced(warehouse) + [f"left over: {file}" for file in checker.temporary(shop)]
+
+
+def behind(lines: Sequence[str]) -> int:
+    """How many places of an undisturbed run are behind: those up to the last stage that committed its manifest."""
+    return max((n for n, line in enumerate(lines, 1) if line.endswith("manifests.after_commit")), default=0)

@@ -1,0 +1,48 @@
+"""An Airflow task process that is killed takes its spark-submit with it, so that the retry finds the warehouse free."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import checker
+import pytest
+from deployments import Base
+from spark_commands import CHECKOUT, environment
+
+from nightrec.store import Store
+
+AIRFLOW = CHECKOUT / ".venv-airflow/bin/airflow"
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_task_leaves_no_spark_submit_behind(base: Base, tmp_path: Path) -> None:
+    if not AIRFLOW.exists():
+        pytest.fail("Airflow's environment is missing: make airflow-install")
+    shop, home, log = base.copy(1, tmp_path / "shop"), tmp_path / "home", tmp_path / "places"
+    home.mkdir()
+    log.write_text("")
+    variables = environment(
+        AIRFLOW_HOME=str(home), AIRFLOW__CORE__DAGS_FOLDER=str(CHECKOUT / "airflow_dags"),
+        AIRFLOW__CORE__LOAD_EXAMPLES="False", NIGHTREC_CONFIG=str(shop / "nightrec.toml"),
+        AIRFLOW_CONN_SPARK_DEFAULT='{"conn_type": "spark", "host": "local[2]"}', NIGHTREC_FAILPOINT_LOG=str(log),
+        **{checker.MARK: "airflow-task"},
+    )  # fmt: skip
+    subprocess.run([AIRFLOW, "db", "migrate"], env=variables, cwd=home, check=True, capture_output=True, timeout=300)
+    with (tmp_path / "said").open("wb") as out:
+        task = subprocess.Popen(
+            [AIRFLOW, "tasks", "test", "nightrec_daily", "clean_events", base.nights[1]], env=variables, cwd=home,
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+        )  # fmt: skip
+    while "before_commit" not in log.read_text():
+        assert task.poll() is None, (tmp_path / "said").read_text()[-3000:]
+        time.sleep(0.02)
+    # spark-submit, its driver and the task process are there; only the last is killed
+    assert len(checker.marked("airflow-task")) >= 3
+    task.send_signal(signal.SIGKILL)
+    task.wait()
+    assert not checker.alive("airflow-task")
+    Store(None, str(shop / "warehouse"), "retry").close()  # type: ignore[arg-type]
+    assert not checker.temporary(shop)
