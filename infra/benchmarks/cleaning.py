@@ -24,13 +24,13 @@ import psutil
 import spark_tasks
 from cleaning_log import Log
 from measure import Report
+from nightrec_jobs import clean_events, item_profiles, user_profiles
 
 from nightrec.config import Config, Paths, Spark
 from nightrec.night import Books, Night
 from nightrec.session import session
 from nightrec.store import Store, arrow
 from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS
-from nightrec_jobs import clean_events, item_profiles, user_profiles
 
 CORES = 2
 # What is compared of an accepted event. The key of an event without event_id is each one's own fingerprint.

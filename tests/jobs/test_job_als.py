@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from nightrec_jobs import als_item_factors, als_user_factors
 
 from nightrec.als.fold_in import user_factors
 from nightrec.config import Als
@@ -15,7 +16,6 @@ from nightrec.night import Night
 from nightrec.pipeline import SAME_DATE
 from nightrec.store import arrow
 from nightrec.tables import ALS_ITEM_FACTORS, ALS_USER_FACTORS, CLEAN_EVENTS
-from nightrec_jobs import als_item_factors, als_user_factors
 
 FIRST, SECOND, THIRD, FOURTH = (dt.date(2026, 3, day) for day in (8, 9, 10, 11))
 

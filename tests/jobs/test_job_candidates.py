@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from nightrec_jobs import candidates
 from pyspark.sql import functions as F
 
 from nightrec.config import Candidates, Lists, Profiles
@@ -31,7 +32,6 @@ from nightrec.tables import (
     VOUCHED,
     WINDOWS,
 )
-from nightrec_jobs import candidates
 
 NIGHT = dt.date(2026, 3, 10)
 # The window of 5 days begins on the 6th.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nightrec_jobs import clean_events
 from pyspark.sql import SparkSession
 
 from nightrec import adaptive
@@ -18,7 +19,6 @@ from nightrec.errors import BadInput
 from nightrec.night import Books, Night
 from nightrec.store import Store, arrow
 from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS
-from nightrec_jobs import clean_events
 
 DAYS = [dt.date(2026, 3, day) for day in (8, 9, 10)]
 RETAIL = Path(__file__).resolve().parents[3] / "shared" / "data" / "online_retail" / "raw"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nightrec_jobs import item_embeddings, user_embeddings
 
 from nightrec.config import Config
 from nightrec.embeddings.encode import Settings, as_matrix, encode
@@ -14,7 +15,6 @@ from nightrec.errors import UsageError
 from nightrec.night import Night
 from nightrec.store import arrow, version
 from nightrec.tables import ITEM_EMBEDDINGS, ITEM_PROFILES, USER_EMBEDDINGS, USER_PROFILES
-from nightrec_jobs import item_embeddings, user_embeddings
 
 FIRST, SECOND = dt.date(2026, 3, 10), dt.date(2026, 3, 11)
 

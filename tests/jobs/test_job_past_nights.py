@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nightrec_jobs import als_item_factors, item_profiles
 
 from nightrec import night as door
 from nightrec.config import Config
 from nightrec.store import arrow
 from nightrec.tables import CLEAN_EVENTS, ITEM_PROFILES, LEDGER
-from nightrec_jobs import als_item_factors, item_profiles
 
 AS_OF = "2026-03-10"
 

@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from nightrec_jobs import item_profiles, user_profiles
+
 from nightrec.night import Night
 from nightrec.store import arrow
 from nightrec.tables import CLEAN_EVENTS, ITEM_PROFILES, USER_PROFILES
-from nightrec_jobs import item_profiles, user_profiles
 
 NIGHT = dt.date(2026, 3, 10)
 LATER = dt.date(2026, 3, 11)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
+from nightrec_jobs.ranker_examples import run
 
 from nightrec.models import als_model_id
 from nightrec.night import Night
 from nightrec.tables import CANDIDATES, CLEAN_EVENTS, RANKER_EXAMPLES, USER_PROFILES
-from nightrec_jobs.ranker_examples import run
 
 AS_OF = dt.date(2026, 3, 10)
 TRAIN, VALID = dt.date(2026, 2, 10), dt.date(2026, 2, 24)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nightrec_jobs.ranker_model import run
 
 from nightrec.features import FEATURES
 from nightrec.models import ranker_model_id
@@ -15,7 +16,6 @@ from nightrec.ranker import members, model
 from nightrec.ranker.blend import PLAIN
 from nightrec.store import arrow
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
-from nightrec_jobs.ranker_model import run
 
 AS_OF = dt.date(2026, 3, 10)
 

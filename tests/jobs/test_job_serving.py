@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from nightrec_jobs import audit, export, outcomes, published_topk, ranked_topk
 from pyspark.sql import functions as F
 
 from nightrec.errors import AuditRefused, UsageError
@@ -25,7 +26,6 @@ from nightrec.tables import (
     SHORTFALLS,
     USER_PROFILES,
 )
-from nightrec_jobs import audit, export, outcomes, published_topk, ranked_topk
 
 NIGHT = dt.date(2026, 3, 10)
 TONIGHT = {"run_date": NIGHT}
