@@ -104,11 +104,13 @@ def state(config: Config) -> dict[str, Any]:
     warehouse, root = config.paths.warehouse, Path(config.paths.raw)
     rows = arrow(warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
     fates = ("read", "accepted", "late", "duplicate", "rejected")
-    clean = arrow(warehouse, CLEAN_EVENTS).to_pylist()
+    clean, late = (arrow(warehouse, table).to_pylist() for table in (CLEAN_EVENTS, LATE_ARRIVALS))
     return {
         "clean": sorted((str(r["ingest_date"]), r["event_type"], r["user_id"], r["event_key"]) for r in clean),
-        "books": sorted((r["run_date"].day, r["fate"], r["reason"], r["row_count"]) for r in rows if r["fate"] in fates),
-        "late": [(r["ingest_date"], r["user_id"], r["first_date"]) for r in arrow(warehouse, LATE_ARRIVALS).to_pylist()],
+        "books": sorted(
+            (r["run_date"].day, r["fate"], r["reason"], r["row_count"]) for r in rows if r["fate"] in fates
+        ),
+        "late": [(r["ingest_date"], r["user_id"], r["first_date"]) for r in late],
         "files": sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()),
     }
 
@@ -157,7 +159,8 @@ def test_lines_are_mended_and_land_where_they_belong(deployment: Path) -> None:
 
     # Again the same, and from what is printed now: nothing is added.
     told = call("repair", str(mended), "--config", toml)
-    assert told.startswith("0 mended lines put back, 5 were there before, 1 are as they were") and state(config) == after
+    assert told.startswith("0 mended lines put back, 5 were there before, 1 are as they were")
+    assert state(config) == after
     rest = deployment.parent / "rest.jsonl"
     rest.write_text(call("rejected", "--config", toml))
     assert [json.loads(line)["file"][-7:] for line in rest.read_text().splitlines()] == ["0.jsonl", ".repair"]

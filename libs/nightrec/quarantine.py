@@ -144,8 +144,9 @@ def put_back(night: Night, lines: Iterable[Mended]) -> Repaired:
 
     BadInput where a line is neither in quarantine nor mended before, and where files of a date are gone since.
     """
-    from nightrec import raw
     from nightrec_jobs import clean_events
+
+    from nightrec import raw
 
     lines = list(lines)
     dates = sorted({line.ingest_date for line in lines})

@@ -163,7 +163,8 @@ def _has_nested(line: Column, read: Column, names: Sequence[str]) -> Column:
     whole = F.try_parse_json(line)
     # No function of an array's elements: with one in it, Spark would not compile the reading of all lines.
     kinds = (F.schema_of_variant(F.try_variant_get(whole, f"$.{name}", "variant")) for name in names)
-    return F.when(begins, whole.isNull() | F.concat_ws("\n", *kinds).rlike(r"(?m)^(OBJECT|ARRAY)")).otherwise(F.lit(False))
+    is_nested = whole.isNull() | F.concat_ws("\n", *kinds).rlike(r"(?m)^(OBJECT|ARRAY)")
+    return F.when(begins, is_nested).otherwise(F.lit(False))
 
 
 # Of a character beyond the first 65,536 JSON writes two halves; Spark reads one alone as "?", and all such ids as one.
