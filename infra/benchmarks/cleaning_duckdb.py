@@ -39,7 +39,7 @@ def clean(raw: Path, out: Path, settings: Events, weights: dict[str, float], thr
         )
 
 
-_NOT_CLEAN = "file, raw, reason, fate, event_id, number, is_broken, copy"
+_NOT_CLEAN = "logged_ts, file, raw, reason, fate, event_id, number, is_broken, copy"
 
 
 def _time(name: str) -> str:
@@ -63,6 +63,13 @@ def _reasoned(raw: Path, settings: Events, weights: dict[str, float]) -> str:
         f"(event_type = '{kind}' AND value NOT BETWEEN {low} AND {high})"
         for kind, (low, high) in settings.value_ranges.items()
     )
+    tolerance = f"INTERVAL {settings.clock_tolerance_minutes} MINUTE"
+    latest = f"(ingest_date + 1)::TIMESTAMPTZ + INTERVAL {settings.future_tolerance_hours} HOUR"
+    off = (
+        f"coalesce(abs(epoch_us(received_ts) - epoch_us(sent_ts)) > {settings.clock_tolerance_minutes * 60_000_000} "
+        f"AND event_ts <= sent_ts + {tolerance} "
+        f"AND received_ts BETWEEN DATE '{settings.earliest_date}' AND {latest}, false)"
+    )
     return f"""
     CREATE TABLE reasoned AS
     WITH lines AS (
@@ -79,13 +86,17 @@ def _reasoned(raw: Path, settings: Events, weights: dict[str, float]) -> str:
             CASE WHEN regexp_full_match(trim(e.value), '{_NUMBER}') THEN try_cast(trim(e.value) AS DOUBLE) END AS value,
             e.text, {_time("e.sent_ts")} AS sent_ts, {_time("e.received_ts")} AS received_ts, e.context, e.event_id
         FROM lines
+    ), clocked AS (
+        SELECT * REPLACE (CASE WHEN {off} THEN event_ts + (received_ts - sent_ts) ELSE event_ts END AS event_ts),
+            event_ts AS logged_ts
+        FROM valued
     )
     SELECT *, event_ts::DATE AS event_date,
         CASE WHEN event_type = 'rating' AND value < {settings.min_positive_rating} THEN 0.0
             ELSE CASE event_type {weighed} END END::DOUBLE AS weight,
         event_ts::DATE < ingest_date - {settings.late_after_days} AS is_late,
         sha256(CASE WHEN is_broken THEN 'line ' || raw WHEN NOT {_is_blank("event_id")} THEN 'id ' || event_id
-            ELSE 'content ' || to_json({{u: user_id, i: item_id, t: event_type, e: epoch_us(event_ts), v: value,
+            ELSE 'content ' || to_json({{u: user_id, i: item_id, t: event_type, e: epoch_us(logged_ts), v: value,
                 x: text, c: list_sort(map_entries(context))}})::VARCHAR END)[:32] AS event_key,
         CASE WHEN is_broken THEN 'broken_line'
             WHEN {_is_blank("user_id")} THEN 'missing_user_id'
@@ -95,8 +106,9 @@ def _reasoned(raw: Path, settings: Events, weights: dict[str, float]) -> str:
             WHEN number IS NOT NULL AND (value IS NULL OR isinf(value)) OR {ranges}
                 OR event_type = 'rating' AND value IS NULL THEN 'bad_value'
             WHEN event_ts > (ingest_date + 1)::TIMESTAMPTZ + INTERVAL {settings.future_tolerance_hours} HOUR
-                THEN 'future' END AS reason
-    FROM valued
+                THEN 'future'
+            WHEN event_ts::DATE < ingest_date - {settings.late_window_days} THEN 'too_late' END AS reason
+    FROM clocked
     """
 
 

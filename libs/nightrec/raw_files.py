@@ -159,11 +159,12 @@ def _has_nested(line: Column, read: Column, names: Sequence[str]) -> Column:
     name occurs twice in them, count as nested.
     """
     texts = [read[name] for name in names]
-    begins = reduce(lambda left, right: left | right, (F.substring(text, 1, 1).isin("{", "[") for text in texts))
+    begins = reduce(lambda left, right: left | right, (text.startswith("{") | text.startswith("[") for text in texts))
     whole = F.try_parse_json(line)
-    kinds = F.array(*(F.schema_of_variant(F.try_variant_get(whole, f"$.{name}", "variant")) for name in names))
-    is_nested = whole.isNull() | F.exists(kinds, lambda kind: kind.startswith("OBJECT") | kind.startswith("ARRAY"))
-    return F.when(F.coalesce(begins, F.lit(False)), F.coalesce(is_nested, F.lit(False))).otherwise(F.lit(False))
+    # No function of an array's elements: with one in it, Spark would not compile the reading of all lines.
+    kinds = (F.schema_of_variant(F.try_variant_get(whole, f"$.{name}", "variant")) for name in names)
+    is_nested = whole.isNull() | F.concat_ws("\n", *kinds).rlike(r"(?m)^(OBJECT|ARRAY)")
+    return F.when(begins, is_nested).otherwise(F.lit(False))
 
 
 # Of a character beyond the first 65,536 JSON writes two halves; Spark reads one alone as "?", and all such ids as one.
@@ -171,8 +172,7 @@ _HALF = r"(?i)(?<!\\)(?:\\\\)*(?:\\ud[89ab]..(?!\\ud[c-f])|(?<!\\ud[89ab]..)\\ud
 
 
 def _has_half_character(line: Column) -> Column:
-    is_possible = line.contains("\\ud") | line.contains("\\uD") | line.contains("\\Ud")
-    return F.when(is_possible, line.rlike(_HALF)).otherwise(F.lit(False))
+    return F.when(line.contains("\\u"), line.rlike(_HALF)).otherwise(F.lit(False))
 
 
 def _csv(spark: SparkSession, paths: list[str], shape: Shape) -> DataFrame:

@@ -77,8 +77,11 @@ def balance(ledger: Iterable[Line]) -> Balance:
 
 def balance_text(found: Balance, what: str) -> Text:
     """The identity in one line with its mark: green where it holds on every date, red with the dates where it fails."""
-    parts = ", ".join(f"{getattr(found, fate):,} {fate}" for fate in FATES)
-    text = Text(f"{what}: {found.read:,} read = {parts}  ".replace(", 0 late", "").replace(", 0 duplicate", ""))
+    # Robots are rejected lines of that reason, shown apart: nothing is wrong with each of them.
+    robots = found.reasons.get("robot", 0)
+    counts = {fate: getattr(found, fate) for fate in FATES} | {"rejected": found.rejected - robots, "robot": robots}
+    shown = [f"{count:,} {fate}" for fate, count in counts.items() if count or fate in ("accepted", "rejected")]
+    text = Text(f"{what}: {found.read:,} read = {', '.join(shown)}  ")
     if found.is_balanced:
         text.append("✓ balanced", style="green")
     else:

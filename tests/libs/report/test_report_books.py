@@ -36,7 +36,7 @@ def test_all_nights_balance(deployment: Config) -> None:
     )
     assert found.is_balanced and found.reasons == {"broken_line": 3, "robot": 1}
     seen = text(render(ledger))
-    assert "Raw lines of 2 ingest dates: 32 read = 25 accepted, 1 late, 2 duplicate, 4 rejected  ✓ balanced" in seen
+    assert "Raw lines of 2 ingest dates: 32 read = 25 accepted, 1 late, 2 duplicate, 3 rejected, 1 robot  ✓" in seen
     assert "3 broken_line, 1 robot" in seen
     # with hundreds of ingest dates a table for each would bury the nights that ran
     assert "Books of 2026-03-10" in seen and "Books of 2026-03-09" not in seen
