@@ -147,7 +147,8 @@ def shop(
                  (("late", late), ("rejected", rejected), ("robot", robots), ("duplicate", 0.01))}  # fmt: skip
         late_ones = min(extra.pop("late"), clean)
         files = int(clean + sum(extra.values()) > 0)
-        books[day] = {"files": files, "read": clean + sum(extra.values()), "accepted": clean - late_ones, "late": late_ones, **extra}
+        books[day] = {"files": files, "read": clean + sum(extra.values()), "late": late_ones, **extra}
+        books[day]["accepted"] = clean - late_ones
     moved = taste + draw.normal(0, 0.12, taste.shape)
     moved[active_tonight] += draw.normal(0, news, (int(active_tonight.sum()), items))
     made = Shop({}, k, moved, taste, seen, names, ids, books)
