@@ -43,7 +43,7 @@ Tables = dict[Table, list[Row]]
 _DEFAULTS: dict[str, Any] = {
     "string": "-", "date": NIGHT, "timestamp": dt.datetime(2026, 3, 1, tzinfo=dt.UTC), "double": 0.0, "float": 0.0,
     "bigint": 0, "int": 0, "boolean": True, "map<string,string>": {}, "map<string,double>": {},
-    "map<string,bigint>": {},
+    "map<string,bigint>": {}, "map<string,int>": {},
 }  # fmt: skip
 
 
@@ -146,7 +146,9 @@ def shop(
         extra = {name: int(draw.binomial(clean * 2, share / 2)) for name, share in
                  (("late", late), ("rejected", rejected), ("robot", robots), ("duplicate", 0.01))}  # fmt: skip
         late_ones = min(extra.pop("late"), clean)
-        books[day] = {"read": clean + sum(extra.values()), "accepted": clean - late_ones, "late": late_ones, **extra}
+        files = int(clean + sum(extra.values()) > 0)
+        books[day] = {"files": files, "read": clean + sum(extra.values()), "late": late_ones, **extra}
+        books[day]["accepted"] = clean - late_ones
     moved = taste + draw.normal(0, 0.12, taste.shape)
     moved[active_tonight] += draw.normal(0, news, (int(active_tonight.sum()), items))
     made = Shop({}, k, moved, taste, seen, names, ids, books)

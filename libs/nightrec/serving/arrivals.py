@@ -53,6 +53,8 @@ def volume(past: Past, before: Sequence[Day], run_date: date, limits: Audit) -> 
     """Lines of the date against the same days of the week; a date without books had none.
 
     How much may be missing by chance follows from users, not lines: a few who leave a hundred lines each come and go.
+    Where no files came at all and that has happened before, the shop may be closed: a warning. (A shop closed on
+    Saturdays: 14 holidays in its 374 nights. Where files come every day, none is a stop.)
     """
     lines = {day: fates.get("read", 0) for day, fates in past.books.items()}
     first = min((day for day, count in lines.items() if count), default=run_date)
@@ -62,6 +64,9 @@ def volume(past: Past, before: Sequence[Day], run_date: date, limits: Audit) -> 
     usual = sum(history.values()) / max(len(history), 1)
     units = usual * users / events if events else None
     fewer = dropped("volume", found, history, run_date, limits.volume, "lines arrived", units)
+    is_idle = any(not past.books.get(day, {}).get("files") for day in history)
+    if is_idle and not past.books.get(run_date, {}).get("files") and fewer["severity"] == "stop":
+        fewer |= {"severity": "warn"}
     most = max(history.values(), default=0.0)
     rise = found / most if most else 0.0
     return [
