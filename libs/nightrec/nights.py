@@ -62,7 +62,7 @@ def history(config: ConfigOption, json: JsonOption = False) -> None:
 def _row(publication: Publication, is_served: bool) -> dict[str, Any]:
     return {
         "night": f"{publication.night}", "version": publication.version,
-        "published": publication.written.strftime("%Y-%m-%d %H:%M:%S UTC"), "lists_changed": publication.changed,
+        "published": publication.written.strftime("%Y-%m-%d %H:%M UTC"), "lists_changed": publication.changed,
         "als_model": publication.als_model, "ranker_model": publication.ranker_model, "is_served": is_served,
     }  # fmt: skip
 
@@ -75,7 +75,8 @@ def _table(rows: list[dict[str, Any]], settings: Config) -> Any:
         return f"Nothing that one can go back to was published in {settings.paths.warehouse} yet."
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("night", "version", "published", "lists changed", "item factors", "ranker", ""):
-        table.add_column(name, justify="right" if name in ("version", "lists changed") else "left")
+        is_count, is_id = name in ("version", "lists changed"), name in ("item factors", "ranker")
+        table.add_column(name, justify="right" if is_count else "left", no_wrap=not is_id, overflow="fold")
     for row in rows:
         *cells, is_served = row.values()
         shown = (f"{cell:,}" if isinstance(cell, int) else cell for cell in cells)

@@ -28,7 +28,7 @@ def event(day: dt.date, **fields: Any) -> str:
 
 
 def lines(n: int, day: dt.date) -> list[str]:
-    """A night whose lines' fates depend on the nights before: ids of the night and the week before come again."""
+    """A night whose lines' fates depend on the nights before: ids of the night and of the week before again."""
     before, week = NIGHTS[max(n - 1, 0)], max(n - 7, 0)
     return [
         *(event(day, event_id=f"{n}-{k}", user_id=f"u{k}", item_id=f"i{n * k % 5}") for k in range(4)),
