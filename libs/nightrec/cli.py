@@ -25,6 +25,7 @@ from nightrec import privacy, quality
 from nightrec.errors import NightrecError
 from nightrec.options import ConfigOption, JsonOption, answer, tell
 from nightrec.pipeline import STAGES, Stage
+from nightrec.printable import lines
 
 if TYPE_CHECKING:
     from nightrec.night import Books, Night
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True, highlight=False).print(message, style="bold red", markup=False)
+    Console(stderr=True, highlight=False).print(lines(message), style="bold red", markup=False)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from nightrec.config import Config
 from nightrec.contract import Table
 from nightrec.errors import AuditRefused, NightrecError
 from nightrec.pipeline import SAME_DATE
+from nightrec.printable import lines, one_line
 from nightrec.session import session
 from nightrec.stopwatch import Stopwatch
 from nightrec.store import Commit, Store, Where, arrow, partitions
@@ -258,14 +259,14 @@ def main(job: Callable[[Night], None], argv: Sequence[str] | None = None) -> Non
             asked = night.cut(options.cut) if options.cut else night
             books = asked.run(stage, job if asked is night or asked.date in night.training_cuts() else _unreached)
     except NightrecError as error:
-        print(f"{stage} {options.date}: {error}", file=sys.stderr)
+        print(f"{stage} {options.date}: {lines(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     print(
         f"{stage} {books.date}: "
-        + ", ".join(f"{fate} {reason} {rows}".replace("  ", " ") for fate, reason, rows in books.lines)
+        + one_line(", ".join(f"{fate} {reason} {rows}".replace("  ", " ") for fate, reason, rows in books.lines))
     )
     for sentence in books.said:
-        print(sentence)
+        print(one_line(sentence))
 
 
 def _unreached(night: Night) -> None:
