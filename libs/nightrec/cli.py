@@ -179,6 +179,7 @@ for _command in (quality.evaluate, quality.ablate, quality.tune):
 
 
 app.command(rich_help_panel="Privacy")(privacy.forget)
+app.command(rich_help_panel="Privacy")(privacy.rekey)
 
 
 @app.command(rich_help_panel="Set up")

@@ -6,8 +6,10 @@ the person are written anew, and a predicate names only them.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,6 +115,12 @@ def drop_history(path: Path) -> None:
                 folder.rmdir()
 
 
+def empty(path: Path, where: dict[str, date | str] | None = None) -> None:
+    """Take out all rows of a table, or of the partitions that `where` names; earlier versions stay until their end."""
+    target = DeltaTable(str(path))
+    target.delete(predicate(where, quoted=_quoted) if where else None, commit_properties=_properties(target))
+
+
 def version(path: Path) -> int:
     """A table's latest version."""
     return int(DeltaTable(str(path)).version())
@@ -151,10 +159,18 @@ def batches(file: Path) -> Iterator[pa.RecordBatch]:
 
 
 def says(file: Path, person: Person) -> bool:
-    """Whether a file says the person: in its bytes, or in the values of a Parquet file."""
+    """Whether a file says the person: in its bytes, in what gzip holds, in the values of a Parquet file."""
     if file.suffix == ".parquet" and any(_count(batch, person) for batch in batches(file)):
         return True
-    return person.said_in(file.read_bytes())
+    with file.open("rb") as stream:
+        is_packed = stream.peek(2)[:2] == b"\x1f\x8b"
+        if person.said_by(stream):
+            return True
+    if not is_packed:
+        return False
+    with suppress(gzip.BadGzipFile, EOFError, zlib.error), gzip.open(file) as inner:
+        return person.said_by(inner)
+    return False
 
 
 def _count(batch: pa.RecordBatch, person: Person) -> int:
