@@ -69,8 +69,8 @@ def rewrite(path: Path, person: Person, partitions: Sequence[tuple[tuple[str, An
     for partition in partitions:
         target = DeltaTable(str(path))
         schema = pa.schema(target.schema().to_arrow())
-        where = [(name, "=", _text(value)) for name, value in partition]
-        rows = target.to_pyarrow_dataset(partitions=where or None)
+        where = [(name, "in", [str(value)]) for name, value in partition]
+        rows = target.to_pyarrow_dataset(file_pruning_predicate=where or None)
 
         def others(rows: Any = rows, schema: pa.Schema = schema) -> Iterator[pa.RecordBatch]:
             for batch in rows.to_batches(batch_size=_ROWS, use_threads=False):
@@ -197,10 +197,6 @@ def _partition_values(target: DeltaTable) -> tuple[list[str], list[tuple[tuple[s
         [unquote(file["path"]) for file in files],
         [tuple((name, file[f"partition.{name}"]) for name in names) for file in files],
     )
-
-
-def _text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def _properties(target: DeltaTable) -> CommitProperties:
