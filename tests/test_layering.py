@@ -21,7 +21,7 @@ GROUND = {
     "failpoint", "raw_columns", "lifeline", "checkpoint_files", "weights",
 }  # fmt: skip
 # The report reads finished tables for people, and prints what the stages and settings are.
-BEYOND = {"report": {"store", "settings", "pipeline"}}
+BEYOND = {"report": {"store", "settings", "pipeline", "printable"}}
 CLOCKS = {
     ("date", "today"),
     ("datetime", "now"),

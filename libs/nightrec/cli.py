@@ -26,6 +26,7 @@ from nightrec import nights, privacy, quality, quarantine
 from nightrec.errors import NightrecError, storage_failed
 from nightrec.options import ConfigOption, JsonOption, answer, tell
 from nightrec.pipeline import STAGES, Stage
+from nightrec.printable import lines
 
 if TYPE_CHECKING:
     from nightrec.night import Books, Night
@@ -71,7 +72,7 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    Console(stderr=True, highlight=False).print(message, style="bold red", markup=False)
+    Console(stderr=True, highlight=False).print(lines(message), style="bold red", markup=False)
 
 
 @contextmanager
@@ -204,6 +205,7 @@ app.command(rich_help_panel="Quarantine")(quarantine.repair)
 
 
 app.command(rich_help_panel="Privacy")(privacy.forget)
+app.command(rich_help_panel="Privacy")(privacy.rekey)
 
 
 @app.command(rich_help_panel="Set up")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nightrec import machine
-from nightrec.config import Config, Encoder, cache_folder
+from nightrec.config import Config, Encoder, Privacy, cache_folder
+from nightrec.errors import UsageError
 from nightrec.machine import Check
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def checks(config: Config | None, deep: bool) -> list[Check]:
         machine.folder("cache", str(cache_folder()), "export XDG_CACHE_HOME=FOLDER", 1),
         machine.memory(settings.spark.driver_memory),
         encoder(settings.encoder),
+        *([privacy(config.privacy)] if config else []),
         horovod(),
         airflow(),
         gpu(),
@@ -95,6 +97,20 @@ def encoder(settings: Encoder) -> Check:
         )
         return Check(name, "fail", f"{folder} holds revision {digest}, the config says {settings.revision}", again)
     return Check(name, "ok", f"{settings.id} at {folder}")
+
+
+def privacy(settings: Privacy) -> Check:
+    """Where there are pseudonyms, the key can be read here, and by nobody else. Every worker needs it too."""
+    from nightrec import pseudonyms
+
+    try:
+        ids = pseudonyms.of(settings)
+    except UsageError as error:
+        said, _, mend = str(error).rpartition("; ")
+        return Check("privacy", "fail", said, mend)
+    if ids is None:
+        return Check("privacy", "ok", "pseudonyms are off: user ids stand in the tables as logged")
+    return Check("privacy", "ok", f"pseudonyms under the key {ids.key_id}")
 
 
 def horovod() -> Check:

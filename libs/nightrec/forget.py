@@ -17,11 +17,10 @@ import hmac
 import io
 import json
 import os
-import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import date as day
 from functools import partial
 from pathlib import Path
@@ -53,17 +52,12 @@ def forget(config: Config, folder: Path, user: str, asked: day) -> Counts:
     paths that are no folders, a pseudonym in place of an id, or changes that no export has carried yet; NightrecError
     where the search finds the user in files that are none of the deployment's.
     """
-    _folders_only(config)
+    folders_only(config)
     ids = pseudonyms.of(config.privacy)
     if ids and ids.is_one(user):
         raise UsageError("a pseudonym was given, and the raw files hold ids: name the user as the log does")
     person = Person((user, ids.of(user)) if ids else (user,))
-    with ExitStack() as held:
-        found = purge.tables(config.paths.warehouse) + purge.tables(config.paths.reports)
-        for warehouse in sorted({config.paths.warehouse, *(str(path.parent) for path in found)}):
-            handle = locked(warehouse)
-            if handle is not None:
-                held.enter_context(handle)
+    with held(config) as found:
         book = _Certificate(config, ids, user, asked)
         exports = Path(config.paths.exports) / PUBLISHED_TOPK.name
         for kind in ("events", "items", "users"):
@@ -93,21 +87,31 @@ def search(folders: Sequence[Path], person: Person) -> list[Path]:
     left = []
     for folder in folders:
         for file in sorted(folder.rglob("*")):
-            if file in seen or file.is_symlink() or not file.is_file():
+            if file in seen or not file.is_file():
                 continue
             seen.add(file)
-            content = file.read_bytes()
-            inner = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else b""
-            named = mentions(str(file.relative_to(folder)), person.ids)
-            if named or person.said_in(inner) or purge.says(file, person):
+            if mentions(str(file.relative_to(folder)), person.ids) or purge.says(file, person):
                 left.append(file)
     return left
 
 
-def _folders_only(config: Config) -> None:
+def folders_only(config: Config) -> None:
+    """Raise UsageError for a path that is no folder."""
     away = [path for path in config.paths.model_dump().values() if "://" in path]
     if away:
-        raise UsageError(f"forget rewrites files and searches folders, and {away[0]} is none: mount it as a folder")
+        raise UsageError(f"files are rewritten and folders searched here, and {away[0]} is none: mount it as a folder")
+
+
+@contextmanager
+def held(config: Config) -> Iterator[list[Path]]:
+    """Every Delta table below the warehouse and the reports, while no other process writes to any of them."""
+    found = purge.tables(config.paths.warehouse) + purge.tables(config.paths.reports)
+    with ExitStack() as locks:
+        for warehouse in sorted({config.paths.warehouse, *(str(path.parent) for path in found)}):
+            handle = locked(warehouse)
+            if handle is not None:
+                locks.enter_context(handle)
+        yield found
 
 
 class _Certificate:
@@ -146,13 +150,17 @@ def _salt(warehouse: Path) -> bytes:
 
 
 def _clear_raw(folder: Path, person: Person, book: Callable[[int], None]) -> None:
-    """Take the person's lines out of every raw file, also of those that nights pass over; files stay, if empty."""
+    """Take the person's lines out of every raw file, also of those that nights pass over; files stay, if empty.
+
+    Files of no known kind are left as they are; the search finds what they hold.
+    """
     written: list[tuple[Path, Path]] = []
     count = 0
-    for file in sorted(folder.rglob("*")):
+    for found in sorted(folder.rglob("*")):
+        file = found.resolve()  # behind a link, what it leads to
         if file.name.startswith(_TEMPORARY):
             file.unlink()  # of an attempt that was killed
-        elif file.is_file():
+        elif file.is_file() and file_format(file.name):
             temporary = file.with_name(f"{_TEMPORARY}{file.name}")
             lines = _without(file, temporary, person)
             count += lines
@@ -168,40 +176,38 @@ def _without(file: Path, temporary: Path, person: Person) -> int:
     form = file_format(file.name)
     if form == "parquet":
         return _parquet_without(file, temporary, person)
-    packed = file.name.lower().endswith(".gz")
-    content = file.read_bytes()
-    content = gzip.decompress(content) if packed else content
-    if not any(own.encode() in content for own in person.ids) and b"\\" not in content:
-        return 0
-    lines, count = (_csv_without if form == "csv" else _lines_without)(content, person)
+    opened = gzip.open if file.name.lower().endswith(".gz") else open
+    others = _csv_without if form == "csv" else _lines_without
+    with opened(file, "rb") as lines:
+        count = sum(is_changed for _, is_changed in others(lines, person))
     if count:
-        # A fixed time in the header keeps the bytes the same.
-        _write(temporary, gzip.compress(lines, mtime=0) if packed else lines)
+        with opened(file, "rb") as lines, temporary.open("wb") as target:
+            # A fixed time in the header keeps the bytes the same.
+            packed = gzip.GzipFile("", "wb", fileobj=target, mtime=0) if opened is gzip.open else target
+            packed.writelines(line for line, _ in others(lines, person))
+            if packed is not target:
+                packed.close()
+            target.flush()
+            os.fsync(target.fileno())
     return count
 
 
-def _lines_without(content: bytes, person: Person) -> tuple[bytes, int]:
-    """Lines of JSON, or of any text: the person's go, of others' the words that say them."""
-    kept, count = [], 0
+def _lines_without(lines: Iterable[bytes], person: Person) -> Iterator[tuple[bytes, bool]]:
+    """Lines of JSON or broken ones, and whether each is changed: the person's are empty, others' do not say them."""
     needles = tuple(own.encode() for own in person.ids)
-    for line in content.splitlines(keepends=True) if b"\r" not in content else re.findall(rb"[^\n]*\n|[^\n]+", content):
+    for line in lines:
         if not any(needle in line for needle in needles) and b"\\" not in line:
-            kept.append(line)
+            yield line, False
             continue
         text = line.decode("utf-8", "replace")
-        if person.is_own_line(text):
-            count += 1
-            continue
         fields = _fields(text)
         scrubbed = person.scrubbed(fields) if fields is not None else None
-        if scrubbed != fields:
-            count += 1
-            kept.append(json.dumps(scrubbed, ensure_ascii=False).encode() + b"\n")
-        elif fields is None and person.said_in(line):
-            count += 1
+        if person.is_own_line(text) or (fields is None and person.said_in(line)):
+            yield b"", True
+        elif scrubbed != fields:
+            yield json.dumps(scrubbed, ensure_ascii=False).encode() + b"\n", True
         else:
-            kept.append(line)
-    return b"".join(kept), count
+            yield line, False
 
 
 def _fields(text: str) -> dict[str, Any] | None:
@@ -212,22 +218,25 @@ def _fields(text: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _csv_without(content: bytes, person: Person) -> tuple[bytes, int]:
+def _csv_without(lines: Iterable[bytes], person: Person) -> Iterator[tuple[bytes, bool]]:
     """Rows of CSV likewise; the others' cells are quoted anew where they need it."""
-    rows = csv.reader(io.StringIO(content.decode("utf-8", "replace"), newline=""))
-    out, count = io.StringIO(newline=""), 0
-    writer = csv.writer(out, lineterminator="\r\n" if b"\r\n" in content else "\n")
+    rows = csv.reader(line.decode("utf-8", "replace") for line in lines)
     header = next(rows, [])
-    writer.writerow(header)
     at = header.index("user_id") if "user_id" in header else None
+    yield _csv(header), False
     for row in rows:
-        is_own = at is not None and at < len(row) and row[at] in person.ids
+        if at is not None and at < len(row) and row[at] in person.ids:
+            yield b"", True
+            continue
         names = [*header, *[""] * len(row)]
         scrubbed = [person.scrubbed(cell, name) for cell, name in zip(row, names, strict=False)]
-        count += is_own or scrubbed != row
-        if not is_own:
-            writer.writerow(scrubbed)
-    return out.getvalue().encode(), count
+        yield _csv(scrubbed), scrubbed != row
+
+
+def _csv(row: Sequence[str]) -> bytes:
+    out = io.StringIO(newline="")
+    csv.writer(out, lineterminator="\n").writerow(row)
+    return out.getvalue().encode()
 
 
 def _parquet_without(file: Path, temporary: Path, person: Person) -> int:
@@ -269,8 +278,8 @@ def _clear_table(path: Path, person: Person, config: Config, exports: Path, book
     is_published = path == Path(config.paths.warehouse) / PUBLISHED_TOPK.name
     found = purge.held(path, person)
     if found and is_published:
-        _require_exported(path, exports)
-    book(f"table {path.relative_to(Path(config.paths.warehouse).parent)}", found.live)
+        require_exported(path, exports)
+    book(f"table {os.path.relpath(path, Path(config.paths.warehouse).parent)}", found.live)
     if found:
         book("earlier versions of tables and their change feeds", found.earlier)
         purge.rewrite(path, person, found.partitions)
@@ -281,8 +290,8 @@ def _clear_table(path: Path, person: Person, config: Config, exports: Path, book
         _hand_over(path, exports)  # of an attempt that was killed before it did
 
 
-def _require_exported(path: Path, exports: Path) -> None:
-    """The changes that no export has carried yet would be lost with the change feed."""
+def require_exported(path: Path, exports: Path) -> None:
+    """Raise UsageError where the change feed, which goes, has what no export has carried yet."""
     exported, latest = _exported(exports), purge.version(path)
     if exported and exported < latest and not purge.is_own_commit(path):
         raise UsageError(

@@ -25,6 +25,7 @@ from nightrec.contract import Table
 from nightrec.errors import AuditRefused, Fenced, NightrecError, storage_failed
 from nightrec.pieces import Piece, Where
 from nightrec.pipeline import SAME_DATE
+from nightrec.printable import lines, one_line
 from nightrec.session import session
 from nightrec.stopwatch import Stopwatch
 from nightrec.store import Commit, Store, arrow, partitions
@@ -338,14 +339,14 @@ def main(job: Callable[[Night], None], argv: Sequence[str] | None = None) -> Non
         told = error if isinstance(error, NightrecError) else storage_failed(error)
         if told is None:
             raise
-        print(f"{stage} {options.date}: {told}", file=sys.stderr)
+        print(f"{stage} {options.date}: {lines(str(told))}", file=sys.stderr)
         sys.exit(told.exit_code)
     print(
         f"{stage} {books.date}: "
-        + ", ".join(f"{fate} {reason} {rows}".replace("  ", " ") for fate, reason, rows in books.lines)
+        + one_line(", ".join(f"{fate} {reason} {rows}".replace("  ", " ") for fate, reason, rows in books.lines))
     )
     for sentence in books.said:
-        print(sentence)
+        print(one_line(sentence))
 
 
 def _unreached(night: Night) -> None:

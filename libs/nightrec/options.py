@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console, RenderableType
 
+from nightrec.printable import one_line
+
 if TYPE_CHECKING:
     from nightrec.night import Books
 
@@ -22,7 +24,8 @@ def tell(console: Console, books: Books) -> None:
 
     for line in (stage_line(books), parts_line(books), *books.said):
         if line:
-            console.print(line, soft_wrap=True)
+            # No markup: [bold] in an id is part of it.
+            console.print(one_line(line), soft_wrap=True, markup=False)
 
 
 def answer(machine: object, people: RenderableType, json: bool) -> None:

@@ -8,12 +8,14 @@ have the id of a user.
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,8 @@ MEANT = frozenset({"item_id", "event_type", "event_ts", "value", "sent_ts", "rec
 _OF_ITEMS = frozenset({"item_id", "because_item_id", "recent_items", "blocked_items", "list_key"})
 
 Mask = npt.NDArray[np.bool_]
+# Bytes searched at a time, and those searched twice, more than an id has.
+_BLOCK, _OVERLAP = 2**24, 2**16
 
 
 @lru_cache(maxsize=64)
@@ -120,10 +124,25 @@ class Person:
 
     def said_in(self, content: bytes) -> bool:
         """Whether bytes say the person, as a word in UTF-8 or as JSON escapes it."""
-        spelled = {name for own in self.ids for name in (own, json.dumps(own)[1:-1])}
-        if not any(name.encode() in content for name in spelled if len(name) >= LEAST):
+        return self.said_by(io.BytesIO(content))
+
+    def said_by(self, stream: IO[bytes] | gzip.GzipFile) -> bool:
+        """The same of a stream, of which little is held at a time."""
+        spelled = tuple(sorted({name for own in self.ids for name in (own, json.dumps(own)[1:-1])}))
+        words, needles = _words(spelled), [name.encode() for name in spelled if len(name) >= LEAST]
+        if not words:
             return False
-        return mentions(content.decode("utf-8", "replace"), tuple(sorted(spelled)))
+        block, is_first = stream.read(_BLOCK), True
+        while block:
+            more = stream.read(_BLOCK)
+            if any(needle in block for needle in needles):
+                text = block.decode("utf-8", "replace")
+                for found in words.finditer(text):
+                    # What touches an edge stands whole in the block before or behind.
+                    if (is_first or found.start() > 0) and (not more or found.end() < len(text)):
+                        return True
+            block, is_first = block[-_OVERLAP:] + more if more else b"", False
+        return False
 
     def _candidates(self, texts: pa.Array | pa.ChunkedArray) -> Mask:
         """Which texts hold an id at all, quickly; also those that may spell it by JSON's escapes."""

@@ -1,4 +1,4 @@
-"""The commands of privacy: forget."""
+"""The commands of privacy: forget, rekey."""
 
 from __future__ import annotations
 
@@ -39,3 +39,15 @@ def forget(
     short = f"\nThe id is shorter than {LEAST} characters: free text was not searched for it." * (len(name) < LEAST)
     told = "Forgotten. Removed or mended, in rows, lines or folders:\n" + "\n".join(lines) + short
     answer(counts, f"{told}\nSystems that applied earlier exports still have the user's list: delete it there.", json)
+
+
+def rekey(config: ConfigOption) -> None:
+    """After another key, or pseudonyms switched on or off: have the history cleaned anew from the raw files.
+
+    Until it ran, nights under another key are refused.
+
+    Example: `nightrec rekey --config var/demo/nightrec.toml`
+    """
+    from nightrec import rekey as renewal
+
+    typer.echo(renewal.rekey(configuration.load(config)))

@@ -19,6 +19,7 @@ import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,7 +180,7 @@ def key(file: str) -> bytes:
     else:
         found, place = _read(Path(file)), file
     if len(found) < _LEAST_KEY:
-        raise UsageError(f"the key of {place} has {len(found)} characters, {_LEAST_KEY} are needed: {_mend(file)}")
+        raise UsageError(f"the key of {place} has {len(found)} characters, {_LEAST_KEY} are needed; {_mend(file)}")
     return found
 
 
@@ -199,7 +200,7 @@ def _read(file: Path) -> bytes:
 
 
 def _mend(file: str) -> str:
-    return f"(umask 077; python3 -c 'import secrets; print(secrets.token_hex(32))' > {file}) makes one"
+    return f"""make one with (umask 077 && python3 -c 'print(__import__("secrets").token_hex(32))' > {file})"""
 
 
 def _key_id(secret: bytes) -> str:
@@ -233,16 +234,22 @@ def require_same_key(books: Sequence[Mapping[str, Any]], ids: Pseudonyms | None)
 
     Ids of two keys are strangers to each other: every user would be taken for a new one.
     """
+    other = dates_of_other_keys(books, ids)
+    if other:
+        first = min(other)
+        raise UsageError(
+            f"{len(other)} ingest dates, {first} first, were cleaned {_told(other[first])}, and privacy now asks for "
+            f"ids {_told(ids.key_id if ids else None)}; set it back, or start the history anew from the raw files with "
+            "`nightrec rekey`"
+        )
+
+
+def dates_of_other_keys(books: Sequence[Mapping[str, Any]], ids: Pseudonyms | None) -> dict[date, str | None]:
+    """Dates with lines that were cleaned under another key than this one's, each with that key's name, if any."""
     keys = {row["run_date"]: row["reason"] for row in books if row["fate"] == KEY}
     read = {row["run_date"] for row in books if row["fate"] == "read" and row["row_count"]}
     asked = ids.key_id if ids else None
-    other = sorted(day for day in read if keys.get(day) != asked)
-    if other:
-        found = keys.get(other[0])
-        raise UsageError(
-            f"{len(other)} ingest dates, {other[0]} first, were cleaned {_told(found)}, and privacy now asks for ids "
-            f"{_told(asked)}; set it back, or start the history anew from the raw files with `nightrec rekey`"
-        )
+    return {day: keys.get(day) for day in read if keys.get(day) != asked}
 
 
 def _told(key_id: str | None) -> str:

@@ -6,8 +6,10 @@ the person are written anew, and a predicate names only them.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,8 +69,8 @@ def rewrite(path: Path, person: Person, partitions: Sequence[tuple[tuple[str, An
     for partition in partitions:
         target = DeltaTable(str(path))
         schema = pa.schema(target.schema().to_arrow())
-        where = [(name, "=", _text(value)) for name, value in partition]
-        rows = target.to_pyarrow_dataset(partitions=where or None)
+        where = [(name, "in", [str(value)]) for name, value in partition]
+        rows = target.to_pyarrow_dataset(file_pruning_predicate=where or None)
 
         def others(rows: Any = rows, schema: pa.Schema = schema) -> Iterator[pa.RecordBatch]:
             for batch in rows.to_batches(batch_size=_ROWS, use_threads=False):
@@ -113,6 +115,12 @@ def drop_history(path: Path) -> None:
                 folder.rmdir()
 
 
+def empty(path: Path, where: dict[str, date | str] | None = None) -> None:
+    """Take out all rows of a table, or of the partitions that `where` names; earlier versions stay until their end."""
+    target = DeltaTable(str(path))
+    target.delete(predicate(where, quoted=_quoted) if where else None, commit_properties=_properties(target))
+
+
 def version(path: Path) -> int:
     """A table's latest version."""
     return int(DeltaTable(str(path)).version())
@@ -151,10 +159,18 @@ def batches(file: Path) -> Iterator[pa.RecordBatch]:
 
 
 def says(file: Path, person: Person) -> bool:
-    """Whether a file says the person: in its bytes, or in the values of a Parquet file."""
+    """Whether a file says the person: in its bytes, in what gzip holds, in the values of a Parquet file."""
     if file.suffix == ".parquet" and any(_count(batch, person) for batch in batches(file)):
         return True
-    return person.said_in(file.read_bytes())
+    with file.open("rb") as stream:
+        is_packed = stream.peek(2)[:2] == b"\x1f\x8b"
+        if person.said_by(stream):
+            return True
+    if not is_packed:
+        return False
+    with suppress(gzip.BadGzipFile, EOFError, zlib.error), gzip.open(file) as inner:
+        return person.said_by(inner)
+    return False
 
 
 def _count(batch: pa.RecordBatch, person: Person) -> int:
@@ -181,10 +197,6 @@ def _partition_values(target: DeltaTable) -> tuple[list[str], list[tuple[tuple[s
         [unquote(file["path"]) for file in files],
         [tuple((name, file[f"partition.{name}"]) for name in names) for file in files],
     )
-
-
-def _text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def _properties(target: DeltaTable) -> CommitProperties:

@@ -74,10 +74,10 @@ def predicate(where: Where, quoted: Callable[[Value], str] | None = None) -> str
 
 
 def _literal(value: Value) -> str:
-    """An SQL literal; a quote or backslash in an id cannot end it."""
+    """An SQL literal; a quote or backslash in an id cannot end it, nor is ${env:NAME} filled in."""
     if isinstance(value, date):
         return f"DATE '{value.isoformat()}'"
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'").replace("$", "\\u0024") + "'"
 
 
 def _quoted(value: Value) -> str:

@@ -15,9 +15,9 @@ import pytest
 from nightrec_jobs import clean_events
 from pyspark.sql import SparkSession
 
-from nightrec import pseudonyms, raw
+from nightrec import doctor, pseudonyms, raw, rekey
 from nightrec.config import Config, Events, Privacy
-from nightrec.errors import UsageError
+from nightrec.errors import Fenced, UsageError
 from nightrec.night import Night
 from nightrec.person import mentions, replaced
 from nightrec.pseudonyms import Pseudonyms
@@ -94,6 +94,19 @@ def test_keys_that_are_refused_say_how_to_mend_them(key: Path, monkeypatch: pyte
     with pytest.raises(UsageError, match="every worker needs the same") as told:
         found.of("u2")
     assert SECRET not in str(told.value) and SECRET[::-1] not in str(told.value)
+
+
+def test_doctor_says_what_is_wrong_with_the_key(key: Path) -> None:
+    asked = Privacy(pseudonyms=True, key_file=str(key))
+    assert doctor.privacy(Privacy()).state == "ok"
+    assert doctor.privacy(asked).found.startswith("pseudonyms under the key ")
+    key.chmod(0o644)
+    assert (doctor.privacy(asked).state, doctor.privacy(asked).mend) == ("fail", f"chmod 600 {key}")
+    key.chmod(0o600)
+    key.write_text("short")
+    assert doctor.privacy(asked).mend.startswith("make one with (umask 077 && python3 -c ")
+    key.unlink()
+    assert doctor.privacy(asked).mend.startswith("make one with (umask 077 && python3 -c ")
 
 
 def test_an_id_counts_as_a_word_only() -> None:
@@ -228,6 +241,28 @@ def test_cleaning_hides_ids_and_decides_as_without(
         other = config.model_copy(update={"privacy": privacy})
         with pytest.raises(UsageError, match=rf"1 ingest dates, {DAY} first, were cleaned under the key {ids.key_id}"):
             Night(spark, other, DAY, store=store).run("clean_events", clean_events.run)
+
+    # Re-keyed, the next night cleans everything under the new key, and nothing of the old one is left.
+    old, before = ids.key_id, fates(config.paths.warehouse)
+    new = config.model_copy(update={"privacy": Privacy(pseudonyms=True, key_file=str(tmp_path / "other.key"))})
+    with pytest.raises(Fenced):
+        rekey.rekey(new)
+    store.close()
+    part = Path(config.paths.raw) / f"events/ingest_date={DAY}/part-0.jsonl.gz"
+    part.rename(tmp_path / "aside")
+    with pytest.raises(UsageError, match=rf"raw files of 1 cleaned dates are gone, {DAY} first"):
+        rekey.rekey(new)
+    (tmp_path / "aside").rename(part)
+    assert "the next night cleans every date anew" in rekey.rekey(new)
+    assert old.encode() not in b"".join(f.read_bytes() for f in Path(config.paths.warehouse).rglob("*") if f.is_file())
+    assert arrow(config.paths.warehouse, CLEAN_EVENTS).num_rows == 0
+    with Night(spark, new, DAY) as night:
+        night.run("clean_events", clean_events.run)
+    renewed = pseudonyms.of(new.privacy)
+    assert renewed and renewed.key_id != old and fates(config.paths.warehouse) == before
+    found = arrow(config.paths.warehouse, CLEAN_EVENTS)["user_id"].to_pylist()
+    assert sorted(found) == sorted(map(renewed.of, ("canary-one", "canary-two", "12345678")))
+    assert "every date is cleaned under this key" in rekey.rekey(new)
 
 
 def test_what_was_rejected_can_be_cleaned_again_under_its_pseudonym(ids: Pseudonyms, spark: SparkSession) -> None:

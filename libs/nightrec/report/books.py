@@ -14,6 +14,7 @@ from rich.text import Text
 
 from nightrec.errors import UsageError
 from nightrec.pipeline import STAGES
+from nightrec.printable import one_line
 from nightrec.store import arrow
 from nightrec.tables import CLEAN_EVENTS, LEDGER
 
@@ -117,7 +118,8 @@ def _table(night: date, stages: list[Line]) -> RichTable:
     table.add_column("rows", justify="right")
     before = ""
     for line in stages:
-        table.add_row("" if line.stage == before else line.stage, line.fate, Text(line.reason), f"{line.row_count:,}")
+        stage, reason = "" if line.stage == before else line.stage, Text(one_line(line.reason))
+        table.add_row(stage, line.fate, reason, f"{line.row_count:,}")
         before = line.stage
     return table
 

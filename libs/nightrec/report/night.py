@@ -17,6 +17,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from nightrec.config import Config
+from nightrec.printable import one_line
 from nightrec.report import books as ledger
 from nightrec.report import show
 from nightrec.report.models import serving
@@ -224,4 +225,4 @@ def summary(
         console.print(render(config, night, users, time_line(seconds, books), quality))
         for command in commands(config_file, config, users[0] if users else "", night):
             # A wrapped or cropped command cannot be pasted.
-            console.print(Text(f"  {command}"), soft_wrap=True)
+            console.print(Text(f"  {one_line(command)}"), soft_wrap=True)

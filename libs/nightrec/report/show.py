@@ -15,6 +15,7 @@ from rich.text import Text
 
 from nightrec.config import Config
 from nightrec.errors import UsageError
+from nightrec.printable import one_line
 from nightrec.store import arrow, partitions
 from nightrec.tables import CLEAN_EVENTS, ITEM_PROFILES, PUBLISHED_TOPK, RANKED_TOPK, SHORTFALLS, USER_PROFILES
 
@@ -193,13 +194,13 @@ def _unknown(warehouse: str, user_id: str, night: date) -> str:
         ids = ids.filter(pc.starts_with(ids, user_id[:2]))
     near = difflib.get_close_matches(user_id, sorted(ids.to_pylist())[:NEAR_IDS], n=3, cutoff=0.0)
     return f"no user {user_id!r} in the events or lists up to {night}" + (
-        f"; near it: {', '.join(near)}" if near else ""
+        f"; near it: {', '.join(map(one_line, near))}" if near else ""
     )
 
 
 def render(shown: Shown) -> Group:
     """The page for people, in width of the console it is printed to."""
-    head = Text(f"User {shown.user_id}", style="bold")
+    head = Text(f"User {one_line(shown.user_id)}", style="bold")
     head.append(f", {shown.event_count:,} events up to {shown.night}", style="not bold")
     parts: list[Any] = [head]
     if shown.events:
@@ -210,7 +211,7 @@ def render(shown: Shown) -> Group:
             )
         for event in shown.events:
             value = "" if event.value is None else f"{event.value:g}"
-            history.add_row(f"{event.event_ts:%Y-%m-%d %H:%M}", event.event_type, Text(event.title), value)
+            history.add_row(f"{event.event_ts:%Y-%m-%d %H:%M}", event.event_type, Text(one_line(event.title)), value)
         parts += ["", history]
     kind = "Tonight's list" if shown.list_kind == "user" else "The list for everyone"
     listed = RichTable(
@@ -221,8 +222,10 @@ def render(shown: Shown) -> Group:
             column, justify="right" if column == "#" else "left", no_wrap=column in ("#", "source", "before")
         )
     for item in shown.items:
-        listed.add_row(str(item.rank), Text(item.title), item.source, Text(item.reason), _moved(shown, item))
-    parts += ["", listed, *(Text(note, style="yellow") for note in shown.notes), "", Text(_changed(shown))]
+        title, reason = Text(one_line(item.title)), Text(one_line(item.reason))
+        listed.add_row(str(item.rank), title, item.source, reason, _moved(shown, item))
+    notes = (Text(one_line(note), style="yellow") for note in shown.notes)
+    parts += ["", listed, *notes, "", Text(one_line(_changed(shown)))]
     return Group(*parts)
 
 
