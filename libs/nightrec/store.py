@@ -667,7 +667,7 @@ def _explained(table: Table, error: Exception) -> Exception:
             f"{table.name} (writing): {text[start:].splitlines()[0]} {' '.join(text[start:].splitlines()[1:4])}"
         )
     # Two of Spark's words and two of deltalake's.
-    concurrent = "ConcurrentTransaction", "DELTA_CONCURRENT", "a concurrent transaction", "Concurrent transaction failed"
+    concurrent = "ConcurrentTransaction", "DELTA_CONCURRENT", "a concurrent transaction", "Concurrent transaction"
     if any(word in text for word in concurrent):
         return Fenced(f"{table.name}: another attempt committed at the same moment; nothing was written")
     return error

@@ -76,7 +76,7 @@ def test_whoever_comes_after_a_killed_writer_sweeps_and_after_a_closed_one_does_
     ("error", "words"),
     [
         (OSError(28, "No space left on device", "/a"), "failed (/a): [Errno 28] No space left on device"),
-        (Exception("o12.save\n: java.io.IOException: No space left on device\n\tat x"), "java.io.IOException: No space"),
+        (Exception("o12.save\n: java.io.IOException: No space left on device\n\tat x"), "No space left"),
         (OSError(30, "Read-only file system"), "make it writable, then run this night again"),
         (OSError("Generic error: File too large (os error 27)"), "raise the limit on the size of files"),
         (ValueError("No space for a joke"), None),
