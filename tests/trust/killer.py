@@ -122,11 +122,16 @@ class Run:
         """The places passed so far, each with the process that passed it."""
         return [line for line in self.log.read_text().splitlines() if " " in line]
 
-    def passed(self, count: int, of: Sequence[str] = ()) -> bool:
-        """Wait until so many places (of these) are passed; False where the run ends before."""
+    def places(self, of_ranks: bool = False) -> list[str]:
+        """Names of the places passed so far, by training processes or by all others."""
+        names = [line.split()[1] for line in self.lines()]
+        return [name for name in names if (name in OF_RANKS) == of_ranks]
+
+    def passed(self, count: int, of_ranks: bool) -> bool:
+        """Wait until so many places are passed; False where the run ends before."""
         deadline = time.monotonic() + END_S
         while time.monotonic() < deadline:
-            if sum(not of or line.split()[1] in of for line in self.lines()) >= count:
+            if len(self.places(of_ranks)) >= count:
                 return True
             if self.process.poll() is not None:
                 return False
@@ -149,9 +154,9 @@ class Run:
 
 def kill(run: Run, number: int, target: str, draw: random.Random, ahead: int) -> Kill:
     """Kill one process of a run after up to `ahead` places; the run must be running."""
-    of = OF_RANKS if target == "rank" else ()
-    went_on = run.passed(draw.randint(1, 3) if of else draw.randint(1, max(ahead, 1)), of)
-    time.sleep(draw.random() * (0.02 if of else 0.7))
+    of_ranks = target == "rank"
+    went_on = run.passed(draw.randint(1, 8 if of_ranks else max(ahead, 1)), of_ranks)
+    time.sleep(draw.random() * (0.02 if of_ranks else 0.7))
     hit, command, at = 0, "", time.time()
     deadline = time.monotonic() + 30
     while went_on and not hit and run.process.poll() is None and time.monotonic() < deadline:
@@ -166,9 +171,9 @@ def kill(run: Run, number: int, target: str, draw: random.Random, ahead: int) ->
                 hit = 0
         else:
             time.sleep(0.02)  # no worker yet: the next one
-    lines = run.lines()
+    lines, passed = run.lines(), len(run.places())
     code = run.end()
     alive = checker.alive(run.mark, GRACE_S)
     step = lines[-1].split()[1] if lines else ""
     seconds = time.monotonic() - run.started
-    return Kill(number, target, hit, command, step, len(lines), at, code, seconds, tuple(alive), run.said())
+    return Kill(number, target, hit, command, step, passed, at, code, seconds, tuple(alive), run.said())

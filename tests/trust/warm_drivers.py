@@ -191,6 +191,7 @@ def _attach() -> None:
 def _drive(order: dict[str, Any]) -> None:
     """The driver's life, in the fork: the command line's main."""
     os.environ |= order["environment"]
+    os.chdir(Path(order["said"]).parent)  # where a failure's trace is put
     said = os.open(order["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
