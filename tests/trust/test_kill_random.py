@@ -14,7 +14,7 @@ from killer import Run, kill
 from rounds import played
 
 SEED = 11
-# In the first night, which trains, and in the second. The training processes come first, while there is something to train.
+# In the first night, which trains, and in the second. Training processes first, while there is something to train.
 PLAN = (("rank", "driver", "rank", "jvm", "worker", "jvm", "daemon"), ("driver", "worker", "jvm", "driver", "jvm"))
 
 
