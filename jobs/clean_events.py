@@ -33,7 +33,7 @@ def run(night: Night) -> None:
     if not dates:
         return
     clean(night, dates, before)
-    shown = [row for row in books if row["fate"] == adaptive.SHOWN]
+    shown = [row for row in books if row["fate"] == adaptive.SHOWN and row["run_date"] <= night.date]
     for row in shown:
         # The night's own books are written anew: what is not looked at again stays in them.
         if row["run_date"] == night.date:

@@ -56,7 +56,7 @@ def standing(asked: Config, night: date, named: Mapping[str, str], since: str | 
     """
     if since and since not in (names := [stage.name for stage in NIGHT]):
         raise UsageError(f"--from {since}: a night's stages are {', '.join(names)}")
-    past, settled = Manifests(asked.paths.warehouse, asked.paths.raw), decided(asked)
+    past, settled = Manifests(asked.paths.warehouse, asked.paths.raw), decided(asked, night)
     done: list[str] = []
     for stage in NIGHT:
         config = asked if stage is NIGHT[0] else settled
