@@ -7,12 +7,10 @@ The session needs horovod.processes task slots at once. runs keeps each iteratio
 
 from __future__ import annotations
 
-import shutil
 from datetime import date
-from pathlib import Path
 
 from nightrec.als.factorize import item_factors
-from nightrec.models import als_model_id
+from nightrec.models import als_model_id, checkpoint, drop_checkpoints
 from nightrec.night import Night, main
 from nightrec.runs import Run, record
 from nightrec.tables import ALS_ITEM_FACTORS, CLEAN_EVENTS
@@ -26,13 +24,13 @@ def run(night: Night) -> None:
     settings, model_id = night.config.als, als_model_id(night.date, night.config)
     key: dict[str, str | date] = {"as_of_date": night.date, "model_id": model_id}
     versions = {CLEAN_EVENTS.name: night.store.version(CLEAN_EVENTS)}
-    checkpoint = Path(night.config.paths.models) / model_id / "checkpoint"
-    frame, losses = item_factors(night.events(), settings, night.config.horovod, night.date, model_id, checkpoint)
+    folder = checkpoint(night.config, model_id)
+    frame, losses = item_factors(night.events(), settings, night.config.horovod, night.date, model_id, folder)
     night.replace(ALS_ITEM_FACTORS, frame, key)
     figures, curves = {"loss": losses[-1]}, {"loss": losses}
     run = Run("als", model_id, night.date, settings.model_dump(), figures, curves, versions)
     record(night.store, night.config.paths.reports, run)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    drop_checkpoints(night.config, model_id)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 from nightrec.features import FEATURES
 from nightrec.launch import on_executors
-from nightrec.models import ranker_model_id
+from nightrec.models import checkpoint, drop_checkpoints, ranker_model_id
 from nightrec.night import Night, main
 from nightrec.pieces import Where
 from nightrec.ranker import members, model
@@ -40,7 +40,10 @@ OF_TEXTS = (ITEM_PROFILES, USER_PROFILES, ITEM_EMBEDDINGS, USER_EMBEDDINGS)
 
 
 def run(night: Night) -> None:
-    """Train as of the night's date; the same date and settings replace the same model."""
+    """Train as of the night's date; the same date and settings replace the same model.
+
+    A training that died goes on from its checkpoint.
+    """
     key: dict[str, Any] = {"as_of_date": night.date}
     found = positives(night.read(RANKER_EXAMPLES, key))
     settings = {**night.config.ranker.model_dump(), "encoder": night.config.encoder.id}
@@ -58,14 +61,17 @@ def run(night: Night) -> None:
     row |= learned(night, row["model_id"]) if is_enough else NOTHING
     key["model_id"] = row["model_id"]
     night.book("written", night.store.put(RANKER_MODELS, [row], key).rows, RANKER_MODELS.name)
+    drop_checkpoints(night.config, row["model_id"])
 
 
 def learned(night: Night, model_id: str) -> dict[str, Any]:
     """Train, write the weights, and return what ranker_models keeps of it."""
     settings, horovod = night.config.ranker, night.config.horovod
     read = partial(dataset, night.store.warehouse, RANKER_EXAMPLES, {"as_of_date": night.date})
-    training = partial(train, read, settings, texts(night) if settings.reads_vectors else None)
-    trained = on_executors(night.spark, training, horovod.processes, horovod.start_timeout_s)[0]
+    kept = checkpoint(night.config, model_id), horovod.checkpoint_steps
+    training = partial(train, read, settings, texts(night) if settings.reads_vectors else None, *kept)
+    times = horovod.start_timeout_s, horovod.deadline_s
+    trained = on_executors(night.spark, training, horovod.processes, *times)[0]
     night.clock.add(trained.seconds)
     weights = f"{model_id}/model.safetensors"
     blob = members.packed(trained.networks, trained.trees, trained.blend, trained.kinds)

@@ -18,7 +18,7 @@ STAGE_PACKAGES = ("events", "profiles", "als", "embeddings", "ranker", "serving"
 # sessions, tables or whole nights.
 GROUND = {
     "tables", "contract", "errors", "config", "features", "raw_files", "launch", "stopwatch", "metrics", "weekdays",
-    "failpoint",
+    "failpoint", "lifeline", "checkpoint_files",
 }  # fmt: skip
 # The report reads finished tables for people, and prints what the stages and settings are.
 BEYOND = {"report": {"store", "settings", "pipeline"}}

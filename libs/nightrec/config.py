@@ -122,6 +122,16 @@ class Horovod(_Section):
 
     processes: Positive = Field(2, description="processes, one on each core or GPU")
     start_timeout_s: Positive = Field(120, description="seconds to wait for all processes to start")
+    deadline_s: Positive = Field(
+        900,
+        description="seconds without a sign from any process (a step, a tree, rows read) after which all are ended; "
+        "half an iteration of the factors is the longest: 0.3 s for 2.5 million pairs in a process",
+    )
+    checkpoint_steps: Positive = Field(
+        500,
+        description="steps of a network after which it is saved, beside once an epoch: a training that died goes on "
+        "from there, and of trees from the last kind that was done. Factors are saved after each iteration",
+    )
     gathered_mb: Count = Field(
         2048, description="factors of one side that a process may hold whole, in MB; larger ones come block by block"
     )

@@ -25,6 +25,10 @@ class AuditRefused(NightrecError):
     exit_code = 4
 
 
+class TrainingFailed(NightrecError):
+    """Training processes died, hung or failed. What they had learned is kept; run the same stage again to go on."""
+
+
 class ContractError(NightrecError):
     """A frame does not keep a table's contract; the message lists every mismatch."""
 

@@ -4,6 +4,9 @@ The processes find each other through Horovod's own rendezvous server, which tru
 (CVE-2024-10190). It is bound here to the driver's address alone, 127.0.0.1 in local mode; on a cluster that must be a
 private interface. `horovod.spark.run` binds every interface, and starts two more Python processes per rank: 18 s in a
 warm local[2] session against 1.5 s for this (single runs on a busy machine).
+
+Each process has a line to the driver (lifeline.py), on which it tells what it fails of and that it gets on. A process
+that dies is named within seconds; where none gets on until the deadline, all are ended and the one that hangs is named.
 """
 
 from __future__ import annotations
@@ -11,39 +14,36 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import secrets
 import socket
+import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from nightrec.errors import NightrecError, UsageError
+from nightrec.errors import TrainingFailed, UsageError
+from nightrec.lifeline import Address, End, Line, Watch
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 T = TypeVar("T")
-Address = tuple[str, int]
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """Why a rank gave up: its own error, or that another rank had gone (`of_another`)."""
-
-    trace: str
-    told: NightrecError | None
-    of_another: bool
-
-
-def on_executors(spark: SparkSession, function: Callable[[], T], processes: int, start_timeout_s: int) -> list[T]:
+def on_executors(
+    spark: SparkSession,
+    function: Callable[[], T],
+    processes: int,
+    start_timeout_s: int,
+    deadline_s: float | None = None,
+) -> list[T]:
     """Call `function` in `processes` Horovod processes at once; their results, by rank. See `over_partitions`."""
     rows = spark.range(0, processes, 1, processes)
-    return over_partitions(rows, lambda batches: _after(batches, function), processes, start_timeout_s)
+    return over_partitions(rows, lambda batches: _after(batches, function), processes, start_timeout_s, deadline_s)
 
 
 def _after(batches: Iterator[pa.RecordBatch], function: Callable[[], T]) -> T:
@@ -53,35 +53,48 @@ def _after(batches: Iterator[pa.RecordBatch], function: Callable[[], T]) -> T:
 
 
 def over_partitions(
-    rows: DataFrame, function: Callable[[Iterator[pa.RecordBatch]], T], processes: int, start_timeout_s: int
+    rows: DataFrame,
+    function: Callable[[Iterator[pa.RecordBatch]], T],
+    processes: int,
+    start_timeout_s: int,
+    deadline_s: float | None = None,
 ) -> list[T]:
     """Call `function` on the batches of each of `rows`'s partitions, `processes` of them, in as many Horovod processes.
 
     The results, by rank; they pass through the driver. A rank is not the number of its partition: which rank a process
-    got, it asks Horovod.
+    got, it asks Horovod. All are ended where none of them has got on (lifeline.progress) for `deadline_s`.
     Works wherever barrier tasks do: local, standalone, YARN, Kubernetes; not with dynamic allocation. Spark starts all
     ranks or none and ends all when one dies. Raises UsageError where the session has too few task slots, the first
-    failing rank's NightrecError as it is, and any other failure as a NightrecError that holds the rank's traceback.
+    failing rank's NightrecError as it is, and TrainingFailed where a rank failed otherwise, died or hung; what each of
+    them told is printed on the driver's standard error. None of them lives on then.
     """
     spark = rows.sparkSession
     _await_slots(spark, processes, start_timeout_s)
-    with _rendezvous(spark) as address:
+    tag = f"nightrec-training-{secrets.token_hex(8)}"
+    context = spark.sparkContext
+    watch = Watch(_bound(spark), processes, deadline_s, lambda: context.cancelJobsWithTag(tag))
+    with watch, _rendezvous(spark) as address:
+        end = watch.end_for(address[0])
 
         def rank(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            number, result = _run_rank(lambda: function(batches), address, start_timeout_s)
-            yield pa.RecordBatch.from_pydict({"rank": [number], "result": [pickle.dumps(result)]})
+            number, result = _run_rank(lambda: function(batches), address, end, start_timeout_s)
+            yield pa.RecordBatch.from_pydict({"rank": [number], "result": [result]})
 
         # Through Arrow, not as an RDD: an RDD's workers come from a second parent, which would load torch again (6 s).
         ranks = rows.mapInArrow(rank, "rank long, result binary", barrier=True)
+        context.addJobTag(tag)
         try:
-            found = ranks.toArrow().to_pylist()
+            found, unexplained = ranks.toArrow().to_pylist(), None
         except Exception as error:
-            raise NightrecError(f"a training process died: {_cause(error)}; see that executor's log") from None
-    results: dict[int, Any] = {row["rank"]: pickle.loads(row["result"]) for row in found}
-    failures = {number: result for number, result in sorted(results.items()) if isinstance(result, _Failure)}
-    if failures:
-        number, first = min(failures.items(), key=lambda item: (item[1].of_another, item[0]))
-        raise first.told or NightrecError(f"training process {number} of {processes} failed:\n{first.trace}")
+            found = []
+            unexplained = TrainingFailed(f"a training process died: {_cause(error)}; see that executor's log")
+        finally:
+            context.removeJobTag(tag)
+            watch.settle()
+    if failed := watch.error() or unexplained:
+        print(watch.report(), end="", file=sys.stderr, flush=True)
+        raise failed
+    results: dict[int, T] = {row["rank"]: pickle.loads(row["result"]) for row in found}
     return [results[number] for number in range(processes)]
 
 
@@ -114,14 +127,19 @@ def _await_slots(spark: SparkSession, processes: int, timeout_s: int) -> None:
         time.sleep(0.5)
 
 
+def _bound(spark: SparkSession) -> str:
+    """The driver's address on which it listens for executors."""
+    conf = spark.sparkContext.getConf()
+    return conf.get("spark.driver.bindAddress") or conf.get("spark.driver.host") or "127.0.0.1"
+
+
 @contextmanager
 def _rendezvous(spark: SparkSession) -> Iterator[Address]:
     """Horovod's rendezvous server on the address by which executors reach the driver, and a free port."""
     from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
-    conf = spark.sparkContext.getConf()
-    host = conf.get("spark.driver.host") or "127.0.0.1"
-    server = RendezvousHTTPServer((conf.get("spark.driver.bindAddress") or host, 0), RendezvousHandler, 0)
+    host = spark.sparkContext.getConf().get("spark.driver.host") or "127.0.0.1"
+    server = RendezvousHTTPServer((_bound(spark), 0), RendezvousHandler, 0)
     server.init([])
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -133,12 +151,16 @@ def _rendezvous(spark: SparkSession) -> Iterator[Address]:
         thread.join()
 
 
-def _run_rank(function: Callable[[], Any], address: Address, timeout_s: int) -> tuple[int, Any]:
-    """One rank, inside its barrier task: join the others, call the function, part from them whatever happened."""
+def _run_rank(
+    function: Callable[[], Any], address: Address, end: End, timeout_s: int
+) -> tuple[int, bytes | None]:
+    """One rank, inside its barrier task: join the others, call the function, part from them whatever happened. Its
+    number and its result, pickled; None where it has told the driver of what it failed."""
     environment = _environment(address, timeout_s)
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     rank = int(environment["HOROVOD_RANK"])
+    line = Line(end, rank)
     try:
         import horovod.torch as hvd
         from horovod.common.exceptions import HorovodInternalError
@@ -146,13 +168,14 @@ def _run_rank(function: Callable[[], Any], address: Address, timeout_s: int) -> 
         try:
             # Before the data is read: a rank that fails to read can then tell the others by leaving.
             hvd.init()
-            return rank, function()
+            return rank, pickle.dumps(function())
         except Exception as error:
-            told = error if isinstance(error, NightrecError) else None
-            return rank, _Failure(traceback.format_exc(), told, isinstance(error, HorovodInternalError))
+            line.failed(error, isinstance(error, HorovodInternalError))
+            return rank, None
         finally:
             hvd.shutdown()
     finally:
+        line.close()
         # Spark keeps the Python process for later tasks.
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})

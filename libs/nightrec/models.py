@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from contextlib import suppress
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -30,6 +33,22 @@ def als_model_id(as_of: date, config: Config) -> str:
 def ranker_model_id(as_of: date, config: Config) -> str:
     """Id of the ranker trained as of a date."""
     return model_id("ranker", as_of, config.ranker)
+
+
+def checkpoint(config: Config, model: str) -> Path:
+    """The folder of what a training of a model has learned so far; every process reaches it."""
+    return Path(config.paths.models) / model / "checkpoint"
+
+
+def drop_checkpoints(config: Config, model: str) -> None:
+    """Once a model is committed: remove its checkpoint, and those of its kind of earlier dates, which nobody will go on
+    from."""
+    kind, day, _ = model.split("-")
+    for folder in Path(config.paths.models).glob(f"{kind}-*/checkpoint"):
+        if folder.parent.name.split("-")[1] <= day:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                folder.parent.rmdir()  # where nothing else is in it
 
 
 def newest(warehouse: str, kind: str, as_of: date, after: date = date.min) -> str | None:

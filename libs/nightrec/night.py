@@ -11,17 +11,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from nightrec import adaptive, manifest, models
+from nightrec import adaptive, manifest, models, pipeline
 from nightrec import config as configuration
 from nightrec.config import Config
 from nightrec.contract import Table
-from nightrec.errors import AuditRefused, NightrecError, storage_failed
+from nightrec.errors import AuditRefused, Fenced, NightrecError, storage_failed
 from nightrec.pieces import Piece, Where
 from nightrec.pipeline import SAME_DATE
 from nightrec.session import session
@@ -92,6 +93,7 @@ class Night:
         self._ranker_argument = ranker_model
         self._pinned: dict[str, str] | None = None
         self._used: set[str] = set()
+        self._training: date | None = None  # as of which a past night is rebuilt
         self._lines: dict[tuple[date, str, str], int] = {}
         self._said: list[str] = []
         self.clock: Stopwatch  # of the stage that runs
@@ -109,7 +111,9 @@ class Night:
 
     def cut(self, number: int) -> Night:
         """The past night so many horizons before the training as of this one, with factors of its own date."""
-        return self.at(self.date - timedelta(days=number * self.config.ranker.horizon), SAME_DATE)
+        past = self.at(self.date - timedelta(days=number * self.config.ranker.horizon), SAME_DATE)
+        past._training = self.date
+        return past
 
     @property
     def als_model(self) -> str:
@@ -203,6 +207,9 @@ class Night:
         except AuditRefused:
             self._commit_books(stage)  # a refused night has books too: they say which check refused it
             raise
+        except Exception as error:
+            self._book_failure(stage, error)
+            raise
         self._commit_books(stage)
         # A night that leaves out parts, or ranks further down, is another one than that which its date names.
         if not self._views and self.depth is None and job is not _unreached:
@@ -215,6 +222,19 @@ class Night:
         return Books(
             stage, self.date, lines, seconds, overhead, tuple(self.clock.seconds().items()), tuple(self._said)
         )
+
+    def _book_failure(self, stage: str, error: Exception) -> None:
+        """Books of a training that failed, under its own date: the nights after it tell why there is no newer model."""
+        day = self._training or self.date
+        if isinstance(error, Fenced) or not (self._training or pipeline.stage(stage).rhythm == "training"):
+            return
+        # Another error's text may hold anything, rows too.
+        why = str(error).splitlines()[0][:300] if isinstance(error, NightrecError) else type(error).__name__
+        self._lines.clear()
+        self.book("failed", 1, f"{stage} of {self.date}: {why}" if self._training else why, day)
+        with suppress(Exception):  # what failed is what must be told
+            # What a past night's stage has booked for that date is another night's; these books a success replaces.
+            self._commit_books("ranker_examples" if self._training else stage)
 
     def _commit_books(self, stage: str) -> None:
         rows: list[dict[str, Any]] = [

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from nightrec.als import kernel
 from nightrec.als.objective import Ints, Rows
+from nightrec.lifeline import progress
 
 ENTRIES = pa.schema(
     {"block": pa.int32(), "is_item": pa.bool_(), "row": pa.int32(), "column": pa.int32(), "weight": pa.float32()}
@@ -62,6 +63,7 @@ class Entries:
         """Read batches of ENTRIES."""
         kept, blocks, users = [], set(), 0
         for batch in batches:
+            progress()
             if not batch.num_rows:
                 continue
             told = batch.cast(ENTRIES)

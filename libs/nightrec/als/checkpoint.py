@@ -9,15 +9,13 @@ complete only when every process has written its blocks.
 from __future__ import annotations
 
 import hashlib
-import os
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import horovod.torch as hvd
 import numpy as np
 
-from nightrec.failpoint import reach
+from nightrec import checkpoint_files
 
 if TYPE_CHECKING:
     from nightrec.als.exchange import Part
@@ -36,6 +34,8 @@ class Checkpoint:
         """
         if self._folder is None:
             return []
+        if not hvd.rank():
+            checkpoint_files.sweep(self._folder)
         found = {int(folder.name.split("-")[1]) for folder in self._folder.glob("iteration-*")}
         found = {iteration for iteration in found if iteration <= iterations}
         mine = {iteration for iteration in found if all(self._read(iteration, block) for block in self._marks)}
@@ -58,13 +58,9 @@ class Checkpoint:
             return
         for block, mark in self._marks.items():
             file = self._file(len(losses), block)
-            file.parent.mkdir(parents=True, exist_ok=True)
             users, items = (part.factors[part.own(block)] for part in self._parts)
-            temporary = file.with_name(f".{file.name}.{os.getpid()}")
-            with temporary.open("wb") as handle:
-                np.savez(handle, mark=np.array(mark), losses=np.array(losses), users=users, items=items)
-            reach("als_item_factors.in_checkpoint")
-            temporary.replace(file)
+            state = {"losses": np.array(losses), "users": users, "items": items}
+            checkpoint_files.write(file, mark, state, "als_item_factors")
             # All processes have written the last one: this iteration's loss came after it, from all of them.
             self._file(len(losses) - 2, block).unlink(missing_ok=True)
 
@@ -74,12 +70,7 @@ class Checkpoint:
 
     def _read(self, iteration: int, block: int) -> dict[str, np.ndarray] | None:
         """A block's state, None where its file is missing, broken or of other data or settings."""
-        try:
-            with np.load(self._file(iteration, block), allow_pickle=False) as file:
-                state = dict(file)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-            return None
-        return state if str(state.get("mark")) == self._marks[block] else None
+        return checkpoint_files.read(self._file(iteration, block), self._marks[block])
 
     def _mark(self, objective: Objective, block: int) -> str:
         digest = hashlib.sha256(repr(objective).encode())

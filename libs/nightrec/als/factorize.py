@@ -42,7 +42,8 @@ def item_factors(
         )  # fmt: skip
         processes = min(horovod.processes, settings.blocks)
         dealt = entries(with_user_idx(with_item_idx(found, index)), settings.blocks, processes)
-        trained = over_partitions(dealt, partial(train, plan), processes, horovod.start_timeout_s)[0]
+        work, times = partial(train, plan), (horovod.start_timeout_s, horovod.deadline_s)
+        trained = over_partitions(dealt, work, processes, *times)[0]
     finally:
         found.unpersist()
     assert trained is not None  # rank 0 has the result

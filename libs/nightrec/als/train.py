@@ -23,6 +23,8 @@ from nightrec.als.blocks import Entries, Side
 from nightrec.als.checkpoint import Checkpoint
 from nightrec.als.exchange import SQUARED, Part, Squares, over_blocks
 from nightrec.als.objective import Doubles, Floats, Objective
+from nightrec.failpoint import reach
+from nightrec.lifeline import progress
 
 # Steps of conjugate gradient per half-step, each from the last iteration's factors (Takács, Pilászy & Tikk 2011,
 # "Applications of the Conjugate Gradient Method for Implicit Feedback Collaborative Filtering").
@@ -76,6 +78,7 @@ def train(plan: Plan, batches: Iterator[pa.RecordBatch]) -> Trained | None:
     for _ in range(resumed, plan.iterations):
         start = time.perf_counter()
         half_step(plan.objective, users, items, of_items.total)
+        progress()
         users.settle()
         of_users = Squares.of(users)
         half_step(plan.objective, items, users, of_users.total)
@@ -84,6 +87,8 @@ def train(plan: Plan, batches: Iterator[pa.RecordBatch]) -> Trained | None:
         losses.append(_loss(plan.objective, users, items, of_users, of_items))
         seconds.append(time.perf_counter() - start)
         checkpoint.save(losses)
+        progress()
+        reach("als_item_factors.iteration")
 
     factors = items.whole if items.whole is not None else _collected(items, plan)
     return None if hvd.rank() else Trained(factors[items.side.places()], losses, resumed, seconds)

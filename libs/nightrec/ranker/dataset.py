@@ -19,6 +19,7 @@ from pyarrow.dataset import Dataset, ParquetFragmentScanOptions
 
 from nightrec.errors import BadInput
 from nightrec.features import FEATURES
+from nightrec.lifeline import progress
 from nightrec.tables import EVENT_TYPES
 
 Read = Callable[[], Dataset]
@@ -230,7 +231,9 @@ def _batches(rows: Dataset, columns: list[str]) -> Iterator[pa.RecordBatch]:
     Nothing is read ahead: left at their defaults, files of 260 MB were held in memory whole.
     """
     options = ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
-    yield from rows.to_batches(
+    for batch in rows.to_batches(
         columns=columns, batch_size=_ROWS, use_threads=False, batch_readahead=1, fragment_readahead=1,
         fragment_scan_options=options,
-    )
+    ):
+        progress()
+        yield batch

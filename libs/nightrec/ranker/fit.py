@@ -8,6 +8,7 @@ Horovod was built with HOROVOD_GPU_OPERATIONS=NCCL.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,11 +20,15 @@ import torch
 from torch import Tensor
 
 from nightrec.config import Ranker
+from nightrec.failpoint import reach
+from nightrec.lifeline import progress
 from nightrec.ranker import losses
+from nightrec.ranker.checkpoint import NOWHERE, Kept
 from nightrec.ranker.dataset import Split
 from nightrec.ranker.heads import Head, made
 from nightrec.ranker.lessons import Batch, Lessons
 from nightrec.ranker.model import DropoutMasks, flattened
+from nightrec.ranker.standing import Standing
 from nightrec.ranker.steps import WITHIN_LISTS
 from nightrec.ranker.texts import Vectors
 
@@ -41,20 +46,20 @@ def fitted(
     vectors: Vectors | None,
     epochs: int,
     valid: Lessons | None = None,
+    kept: Kept = NOWHERE,
 ) -> tuple[Head, list[dict[str, Any]]]:
     """A network that learned from a split, and the figures of its epochs on `valid`: of so many epochs; with `valid`,
     until its loss there has not been lower for `patience` of them, and with the weights of the lowest.
 
     Steps per epoch are equal on every process by construction: they all cut the same order of the epoch into the same
     steps, and these into a part for each (see steps.Units). A step's loss is over all its examples, whatever part of
-    them a process has.
+    them a process has. Where an earlier attempt was `kept`, this one goes on from its last checkpoint.
     """
     torch.manual_seed(settings.seed)
     device = _device()
 
     # data
     lessons = Lessons.of(split, split, settings, vectors)
-    masks = DropoutMasks(settings.hidden, settings.dropout, settings.seed + 1)
 
     # model
     mean, std = (torch.from_numpy(values).float() for values in split.scale())
@@ -72,43 +77,51 @@ def fitted(
         [weights], lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
 
-    curve: list[dict[str, Any]] = []
-    best = weights.detach().clone()
-    for epoch in range(1, epochs + 1):
+    # where it stands: what an earlier attempt kept, or the beginning
+    standing = Standing(weights, optimizer, kept)
+    curve = standing.curve
+    masks = DropoutMasks(settings.hidden, settings.dropout, settings.seed + 1, standing.rows)
+    while (epoch := standing.epoch) <= epochs and not is_enough(curve, settings):
         # step
         network.train()
         order = np.random.default_rng([settings.seed, epoch]).permutation(len(lessons.units.starts))
-        batches = _batches(lessons, order, settings.batch, masks, device)
-        total, steps = torch.zeros((), device=device), 0
+        batches = _batches(lessons, order, settings.batch, masks, device, standing.steps)
         taken = next(batches, None)
         while taken:
             loss = taken.loss(network.scores(taken.given, *taken.dropped), hvd.size())
             penalty = network.penalty(settings)
             gradient.zero_()
             (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
-            total, steps = total + loss.detach(), steps + 1
+            standing.went(taken.step.rows_of_all, loss.detach())
             # While the gradients are on their way, the next batch is gathered.
             sent = hvd.allreduce_async_(gradient, name="gradient") if hvd.size() > 1 else None
             taken = next(batches, None)
             if sent is not None:
                 hvd.synchronize(sent)
             optimizer.step()
-        if valid is None:
-            continue
+            progress()
+            reach("ranker_model.step")
+            if taken and standing.steps % kept.steps == 0:
+                standing.keep()
 
         # evaluate
-        train_loss = float(hvd.allreduce(total / steps, name="train_loss"))
-        valid_loss, valid_ndcg = evaluate(network, valid)
-        curve.append({"epoch": epoch, "train_loss": train_loss, "valid_loss": valid_loss, "valid_ndcg": valid_ndcg})
+        if valid is not None:
+            train_loss = float(hvd.allreduce(standing.total / standing.steps, name="train_loss"))
+            valid_loss, valid_ndcg = evaluate(network, valid)
+            curve.append({"epoch": epoch, "train_loss": train_loss, "valid_loss": valid_loss, "valid_ndcg": valid_ndcg})
 
         # keep the best
-        if best_epoch(curve) == epoch:
-            best = weights.detach().clone()
-        if epoch - best_epoch(curve) >= settings.patience:
-            break
-    if valid is not None:
-        weights.data.copy_(best)
+        if valid is None or best_epoch(curve) == epoch:
+            standing.best = weights.detach().clone()
+        standing.begin(epoch + 1)
+        standing.keep()
+    weights.data.copy_(standing.best)
     return network, curve
+
+
+def is_enough(curve: Sequence[Mapping[str, Any]], settings: Ranker) -> bool:
+    """Whether the loss has not been lower for `patience` epochs."""
+    return bool(curve) and len(curve) - best_epoch(curve) >= settings.patience
 
 
 def best_epoch(curve: Sequence[Mapping[str, Any]]) -> int:
@@ -117,10 +130,10 @@ def best_epoch(curve: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _batches(
-    lessons: Lessons, order: npt.NDArray[np.int64], batch: int, masks: DropoutMasks, device: torch.device
+    lessons: Lessons, order: npt.NDArray[np.int64], batch: int, masks: DropoutMasks, device: torch.device, gone: int
 ) -> Iterator[Batch]:
-    """This process's part of every step of an epoch, with a dropout mask per row."""
-    for step in lessons.units.steps(batch, order, hvd.rank(), hvd.size()):
+    """This process's part of every step of an epoch but the first `gone`, with a dropout mask per row."""
+    for step in itertools.islice(lessons.units.steps(batch, order, hvd.rank(), hvd.size()), gone, None):
         dropped = [mask.to(device) for mask in masks.draw(step.place, step.rows_of_all)]
         yield Batch(lessons, step, lessons.given(step.rows).to(device), dropped)
 
@@ -140,6 +153,7 @@ def evaluate(network: Head, lessons: Lessons) -> tuple[float, float]:
     exact = torch.from_numpy(found).double()
     total, weight, rows = 0.0, 0.0, 0
     for step in lessons.units.steps(_TOGETHER, np.arange(len(lessons.units.starts))):
+        progress()
         total += float(lessons.total(exact[step.rows], step))
         weight, rows = weight + step.weight_of_all, rows + step.rows_of_all
     loss = total / losses.size(lessons.loss, rows, weight)
@@ -153,10 +167,15 @@ def scored(network: Head, lessons: Lessons) -> npt.NDArray[np.float32]:
     device, own = _device(), own_rows(lessons.split)
     blocks = [np.arange(start, min(start + _BLOCK, own.stop)) for start in range(own.start, own.stop, _BLOCK)]
     with torch.no_grad():
-        scores = [network.scores(lessons.given(rows).to(device)).cpu() for rows in blocks] or [torch.empty(0)]
+        scores = [_scored(network, lessons, rows, device) for rows in blocks] or [torch.empty(0)]
     gathered: Tensor = hvd.allgather(torch.cat(scores), name="valid_scores")
     found: npt.NDArray[np.float32] = gathered.numpy()
     return found
+
+
+def _scored(network: Head, lessons: Lessons, rows: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+    progress()
+    return network.scores(lessons.given(rows).to(device)).cpu()
 
 
 def own_rows(split: Split) -> range:

@@ -28,13 +28,13 @@ class DropoutMasks:
     Each row of all that train has its own stretch of one counter-based stream (Philox; Salmon et al. 2011, "Parallel
     random numbers: as easy as 1, 2, 3"), so a process draws only for the rows that it takes, and the number of
     processes changes nothing. Drawing the whole batch took a third of a step. 16 bits decide: probabilities are
-    multiples of 1/65536.
+    multiples of 1/65536. How many rows have `gone` through all steps so far is the whole state of the stream.
     """
 
-    def __init__(self, hidden: Sequence[int], dropout: float, seed: int) -> None:
+    def __init__(self, hidden: Sequence[int], dropout: float, seed: int, gone: int = 0) -> None:
         self._hidden, self._dropout = hidden, dropout
         self._blocks = -(-sum(hidden) // 16)  # Philox gives 256 bits at a time
-        self._stream = np.random.Philox(key=seed)
+        self._stream = np.random.Philox(key=seed).advance(gone * self._blocks)
 
     def draw(self, rows: range, of: int) -> list[Tensor]:
         """The masks of some rows of the next step, which has `of` of them; none without dropout."""
@@ -104,14 +104,14 @@ def _empty(name: str, tensors: dict[str, Tensor]) -> Head:
 def write(weights: bytes, file: Path) -> str:
     """Put weights in place whole or not at all; returns their sha-256 in hex."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    for left in file.parent.glob(f".{file.name}.*"):  # by a process that was killed while it wrote
-        left.unlink(missing_ok=True)
+    for left in file.parent.glob(f".{file.name}.*"):
+        left.unlink()  # of an attempt that was killed here
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     with temporary.open("wb") as handle:
         handle.write(weights)
         handle.flush()
         os.fsync(handle.fileno())
-    reach("ranker_model.before_weights")
+    reach("ranker_model.in_weights")
     temporary.replace(file)
     return hashlib.sha256(weights).hexdigest()
 

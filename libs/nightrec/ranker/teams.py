@@ -8,7 +8,7 @@ of its own, and xgboost's collective adds up their histograms.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, TypeVar
 
@@ -20,18 +20,24 @@ from xgboost.tracker import RabitTracker
 from nightrec.config import Ranker
 from nightrec.launch import own_address
 from nightrec.ranker import trees
+from nightrec.ranker.checkpoint import NOWHERE, Kept
 from nightrec.ranker.dataset import Split
 
 T = TypeVar("T")
 
 
-def grown(lessons: Split, settings: Ranker) -> dict[str, bytes]:
-    """A model of each kind, trained on all rows; all processes take part and all get all models.
+def grown(lessons: Split, settings: Ranker, kept: Mapping[str, Kept] | None = None) -> dict[str, bytes]:
+    """A model of each kind, trained on all rows; all processes take part and all get all models. A kind that an earlier
+    attempt has `kept` is not trained again.
 
     The same rows give the same trees whatever the number of processes, as long as no kind has more than one of them;
     else the same number gives the same trees.
     """
-    teams = {kind: team(number, hvd.rank(), hvd.size()) for number, kind in enumerate(trees.KINDS)}
+    kept = kept or dict.fromkeys(trees.KINDS, NOWHERE)
+    done = {kind: bytes(state["model"]) for kind in trees.KINDS if (state := kept[kind].loaded())}
+    teams = {
+        kind: team(number, hvd.rank(), hvd.size()) for number, kind in enumerate(trees.KINDS) if kind not in done
+    }
     trackers = {
         kind: RabitTracker(n_workers=of, host_ip=own_address(), sortby="task")
         for kind, (place, of) in teams.items()
@@ -40,11 +46,13 @@ def grown(lessons: Split, settings: Ranker) -> dict[str, bytes]:
     for tracker in trackers.values():
         tracker.start()
     meeting = _of_all({kind: tracker.worker_args() for kind, tracker in trackers.items()})
-    own: dict[str, bytes] = {}
+    own = dict(done)
     for kind, (place, of) in teams.items():
         if place is not None:
             with _together(meeting.get(kind), place):
                 own[kind] = trees.trained(kind, share(lessons, place, of), settings)
+            if place == 0:
+                kept[kind].keep({"model": np.frombuffer(own[kind], np.uint8)})
     models = _of_all(own)
     return {kind: models[kind] for kind in trees.KINDS}
 

@@ -20,8 +20,10 @@ from torch import Tensor
 from nightrec.config import Ranker
 from nightrec.features import FEATURES
 from nightrec.launch import from_first_of_host
+from nightrec.lifeline import progress
 from nightrec.ranker import texts
 from nightrec.ranker.blend import NETWORK, PLAIN, POPULAR, Blend, chosen, rarer, sigmoid
+from nightrec.ranker.checkpoint import Checkpoint
 from nightrec.ranker.dataset import Examples, Read, Split, mapped, write
 from nightrec.ranker.fit import NDCG_AT, best_epoch, fitted, ndcg, own_rows, scored
 from nightrec.ranker.kinds import Kind, learned
@@ -63,7 +65,9 @@ class Judged:
     epochs: list[dict[str, Any]]
 
 
-def train(read: Read, settings: Ranker, of_texts: Texts | None) -> Trained:
+def train(
+    read: Read, settings: Ranker, of_texts: Texts | None, folder: Path | None = None, checkpoint_steps: int = 1
+) -> Trained:
     """Train networks and trees in all processes of the running Horovod job, and choose how they are blended; every
     process returns the same.
 
@@ -71,23 +75,27 @@ def train(read: Read, settings: Ranker, of_texts: Texts | None) -> Trained:
     first is judged by members that learned from those before it: how they are blended follows from all these folds
     together. What serves then learns from every fold, a network for as many epochs as were best on the last. (Networks
     alone, 268 users of MovieLens: NDCG@10 .227 so, .216 from the folds before the last.)
+    What has been learned is kept in `folder`, where given: a training that died goes on from there.
     """
     examples, vectors = splits(read, of_texts if settings.reads_vectors else None)
+    checkpoint = Checkpoint.of(folder, checkpoint_steps, settings, examples, vectors)
     ways = _ways(examples, settings)
     seconds: dict[str, float] = {}
-    judged = [_judged(examples, fold, ways, vectors, seconds) for fold in examples.windows]
+    judged = [_judged(examples, fold, ways, vectors, checkpoint, seconds) for fold in examples.windows]
     last = judged[-1]
     with _timed(seconds, "choosing"):
         blend, choices, kinds, calibration = _decided(examples, judged, settings)
     with _timed(seconds, "network"):
         networks = {
-            member: dumped(fitted(examples.lessons, way, vectors, last.best_epochs[member])[0])
+            member: dumped(fitted(
+                examples.lessons, way, vectors, last.best_epochs[member], kept=checkpoint.kept("all", member)
+            )[0])
             for member, way in ways.items()
         }
     trees: dict[str, bytes] = {}
     if any(member in KINDS for member in blend.weight):
         with _timed(seconds, "trees"):
-            trees = grown(examples.lessons, settings)
+            trees = grown(examples.lessons, settings, {kind: checkpoint.kept("all", kind) for kind in KINDS})
     return Trained(networks, trees, last.best_epochs, last.epochs, blend, choices, kinds, calibration, seconds)
 
 
@@ -109,7 +117,8 @@ def _ways(examples: Examples, settings: Ranker) -> dict[str, Ranker]:
 
 
 def _judged(
-    examples: Examples, fold: int, ways: Mapping[str, Ranker], vectors: Vectors | None, seconds: dict[str, float]
+    examples: Examples, fold: int, ways: Mapping[str, Ranker], vectors: Vectors | None, checkpoint: Checkpoint,
+    seconds: dict[str, float],
 ) -> Judged:
     """Learn from the folds before one, and score that fold; `seconds` are added to."""
     before, split = examples.before(fold), examples.of(fold)
@@ -119,13 +128,15 @@ def _judged(
     for member, way in ways.items():
         valid = Lessons.of(split, before, way, vectors)
         with _timed(seconds, "network"):
-            network, curve = fitted(before, way, vectors, way.epochs, valid)
+            kept = checkpoint.kept(f"fold-{fold}", member)
+            network, curve = fitted(before, way, vectors, way.epochs, valid, kept)
             scores[member] = scored(network, valid)
         best_epochs[member] = best_epoch(curve)
         epochs += [{"network": member, **figures} for figures in curve]
     if way.trees and way.blend != "network":
         with _timed(seconds, "trees"):
-            scores |= {kind: _tree_scores(model, split, kind) for kind, model in grown(before, way).items()}
+            found = grown(before, way, {kind: checkpoint.kept(f"fold-{fold}", kind) for kind in KINDS})
+            scores |= {kind: _tree_scores(model, split, kind) for kind, model in found.items()}
     scores |= {name: split.features[:, FEATURES.index(name)] for name in (*PLAIN, POPULAR)}
     return Judged(fold, split, {name: found.astype(np.float64) for name, found in scores.items()}, best_epochs, epochs)
 
@@ -147,6 +158,7 @@ def _decided(
     labels, lists = (np.concatenate([getattr(one.split, name) for one in judged]) for name in ("labels", "lists"))
 
     def worth(mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        progress()
         return ndcg(lists, mean, labels, NDCG_AT)
 
     best, choices = chosen(scores, labels, worth, settings.blend)

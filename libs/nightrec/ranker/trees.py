@@ -10,11 +10,14 @@ of workers that loads torch again: see teams.py for how the processes that train
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import xgboost
+
+from nightrec.failpoint import reach
+from nightrec.lifeline import progress
 
 if TYPE_CHECKING:
     from nightrec.config import Ranker
@@ -49,7 +52,17 @@ def trained(kind: str, examples: Split, settings: Ranker) -> bytes:
         "nthread": 1,
         "verbosity": 0,
     }
-    return bytes(xgboost.train(shape, data, settings.trees).save_raw("ubj"))
+    return bytes(xgboost.train(shape, data, settings.trees, callbacks=[_Growing()]).save_raw("ubj"))
+
+
+class _Growing(xgboost.callback.TrainingCallback):
+    """Says after each tree that the training gets on."""
+
+    def after_iteration(self, *_: Any) -> bool:
+        """False: do not stop."""
+        progress()
+        reach("ranker_model.tree")
+        return False
 
 
 def loaded(model: bytes) -> xgboost.Booster:

@@ -19,6 +19,7 @@ from rich.text import Text
 from nightrec.config import Config
 from nightrec.report import books as ledger
 from nightrec.report import show
+from nightrec.report.models import serving
 from nightrec.store import arrow, location, version
 from nightrec.tables import CANDIDATES, CLEAN_EVENTS, LEDGER, PUBLISHED_TOPK, RANKED_TOPK
 
@@ -135,6 +136,7 @@ def render(config: Config, night: date, users: Sequence[str], time: str, quality
         ledger.balance_text(ledger.balance(past), f"Raw lines up to {night}"),
         ledger.balance_text(ledger.balance(tonight), f"Raw lines of {night}"),
         Text(published_line(tonight)),
+        *(Text(line) for line in serving(config.paths.warehouse, night).lines()),
     ]
     for user in users:
         parts += ["", show.render(show.show(config, user, night))]
@@ -171,6 +173,7 @@ def as_dict(
             }
             for each in books
         ],
+        "models": serving(config.paths.warehouse, night).as_dict(),
         "books": ledger.as_dict(ledger.lines(config.paths.warehouse, night)),
         "users": [show.show(config, user, night).as_dict() for user in three_users(config, night)],
         "quality": asdict(quality) if quality else None,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import time
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pytest
 import torch
 
 from nightrec.config import Ranker
-from nightrec.errors import BadInput, NightrecError, UsageError
+from nightrec.errors import BadInput
 from nightrec.features import FEATURES
 from nightrec.launch import on_executors
 from nightrec.ranker import model
@@ -134,22 +132,6 @@ def test_every_loss_learns_what_was_planted_for_it(spark, examples, loss):
         assert best["valid_ndcg"] > 0.8 and high - low > 3
 
 
-def test_the_message_of_a_failing_rank_reaches_the_driver(spark):
-    def one_fails():
-        import horovod.torch as hvd
-        import torch
-
-        if hvd.rank() == 1:
-            raise ZeroDivisionError("rank one had no luck")
-        # rank 0 waits for rank 1, and is told that it has gone
-        hvd.allreduce(torch.ones(1))
-
-    started = time.monotonic()
-    with pytest.raises(NightrecError, match=r"(?s)process 1 of 2 failed:.*ZeroDivisionError: rank one had no luck"):
-        on_executors(spark, one_fails, 2, 60)
-    assert time.monotonic() - started < 30
-
-
 def test_a_user_s_mistake_keeps_its_class(spark, examples, tmp_path):
     table = pq.read_table(examples)
     pq.write_table(table.filter(pa.compute.equal(table["fold"], 0)), tmp_path / "train_only.parquet")
@@ -160,34 +142,3 @@ def test_a_user_s_mistake_keeps_its_class(spark, examples, tmp_path):
     pq.write_table(narrow, tmp_path / "narrow.parquet")
     with pytest.raises(BadInput, match=rf"expected {len(FEATURES)} features per example, found 1; run ranker_examples"):
         run(spark, tmp_path / "narrow.parquet", 2)
-
-
-def test_a_killed_rank_ends_the_run_and_the_next_one_works(spark):
-    def one_dies():
-        import signal
-
-        import horovod.torch as hvd
-        import torch
-
-        if hvd.rank() == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        hvd.allreduce(torch.ones(1))
-
-    def ranks():
-        import horovod.torch as hvd
-
-        return hvd.rank(), hvd.size(), hvd.local_rank(), os.environ["HOROVOD_GLOO_IFACE"]
-
-    started = time.monotonic()
-    with pytest.raises(NightrecError, match=r"a training process died: Python worker exited unexpectedly"):
-        on_executors(spark, one_dies, 2, 60)
-    assert time.monotonic() - started < 30
-    assert on_executors(spark, ranks, 2, 60) == [(0, 2, 0, "lo"), (1, 2, 1, "lo")]
-
-
-def test_too_few_slots_is_said_at_once(spark):
-    started = time.monotonic()
-    said = r"horovod.processes = 3, but the session on local\[2\] has 2 task slots; give"
-    with pytest.raises(UsageError, match=said):
-        on_executors(spark, lambda: None, 3, 600)
-    assert time.monotonic() - started < 30
