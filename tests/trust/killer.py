@@ -20,7 +20,7 @@ from typing import Any
 import checker
 from spark_commands import BIN, environment
 
-END_S = 300.0
+END_S = 600.0
 GRACE_S = 10.0
 
 
