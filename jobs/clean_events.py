@@ -40,7 +40,7 @@ def run(night: Night, again: date | None = None) -> None:
     if not dates:
         return
     clean(night, dates, before, books, ids)
-    shown = [row for row in books if row["fate"] == adaptive.SHOWN]
+    shown = [row for row in books if row["fate"] == adaptive.SHOWN and row["run_date"] <= night.date]
     for row in shown:
         # The books of these dates are written anew: what is not looked at again stays in them.
         if row["run_date"] in (night.date, *dates):

@@ -20,6 +20,8 @@ NIGHT = dt.date(2026, 3, 10)
 
 # Files that take minutes begin first: where tests run in two processes, the last file is then a short one.
 _LONG = (
+    "test_kill_failpoints", "test_one_writer", "test_kill_random", "test_failing_storage", "test_no_future",
+    "test_stop_means_stop", "test_airflow_task",
     "test_benchmarks", "test_daily_end_to_end", "test_any_log", "test_quality", "test_evaluation", "test_first_evening",
     "test_standalone_cluster", "test_spark_submit", "test_job_clean_events", "test_job_ranker_model",
 )  # fmt: skip

@@ -47,10 +47,12 @@ def plan(draw: random.Random, kills: int, on_cluster: bool) -> list[list[str]]:
     chances = (ON_CLUSTER, ON_CLUSTER) if on_cluster else (FIRST, SECOND)
     first = min(kills, PER_ROUND[0])
     counts = (first, min(kills - first, PER_ROUND[1]))
-    return [
+    drawn = [
         draw.choices(list(each), weights=list(each.values()), k=count)
         for each, count in zip(chances, counts, strict=True)
     ]
+    # Training processes first, while there is something to train.
+    return [sorted(targets, key=lambda target: target != "rank") for targets in drawn]
 
 
 def rounds(base: Base, work: Path, kills: int, seed: int) -> list[Round]:

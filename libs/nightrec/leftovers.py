@@ -53,5 +53,5 @@ def _named(log: Path) -> Iterator[str]:
                 if kind in ("add", "remove", "cdc"):
                     yield unquote(action["path"])
     for checkpoint in log.glob("*.checkpoint*.parquet"):
-        for row in pq.read_table(checkpoint, columns=["add.path", "remove.path"]).to_pylist():
-            yield from (unquote(action["path"]) for action in row.values() if action and action["path"])
+        for actions in pq.ParquetFile(checkpoint).read(columns=["add.path", "remove.path"]).columns:
+            yield from (unquote(action["path"]) for action in actions.to_pylist() if action and action["path"])

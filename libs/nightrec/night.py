@@ -202,7 +202,7 @@ class Night:
 
     def decide(self) -> None:
         """Take over what the log has decided of settings that nobody has set."""
-        self.config = decided(self.asked, self.config)
+        self.config = decided(self.asked, self.date, self.config)
 
     def run(self, stage: str, job: Callable[[Night], None]) -> Books:
         """Run one stage; commit its books to the ledger after its table, and last its manifest."""
@@ -289,14 +289,17 @@ class Night:
         self.store.close()
 
 
-def decided(asked: Config, config: Config | None = None) -> Config:
-    """The config asked for, or what has become of it, with what the log has decided of settings nobody has set."""
+def decided(asked: Config, until: date, config: Config | None = None) -> Config:
+    """The config asked for, or what has become of it, with what the log has decided of settings nobody has set.
+
+    Up to the night `until`: one that is run again is not decided by what came after it.
+    """
     config = config or asked
     if not adaptive.is_open(asked):
         return config
     columns = ["run_date", "fate", "reason", "row_count"]
     books = arrow(config.paths.warehouse, LEDGER, {"stage": CLEAN_EVENTS.stage}, columns)
-    return adaptive.adapted(config, books.to_pylist(), asked)
+    return adaptive.adapted(config, [row for row in books.to_pylist() if row["run_date"] <= until], asked)
 
 
 def parser(about: str) -> argparse.ArgumentParser:

@@ -65,7 +65,7 @@ def since_then(config: Config, done: Mapping[str, Mapping[str, Any]]) -> list[st
     code and the settings of then."""
     codes = {row["code"] for row in done.values()} - {manifest.code()}
     said = [f"nightrec was {code} and is {manifest.code()} now." for code in sorted(codes)]
-    settled, changed = decided(config), []
+    settled, changed = decided(config, max(row["run_date"] for row in done.values())), []
     for name, row in done.items():
         now = json.loads(manifest.settings(config if name == CLEAN_EVENTS.stage else settled, name))
         before = json.loads(row["settings"])

@@ -16,7 +16,7 @@ from nightrec.night import Books, Night, decided
 from nightrec.pipeline import NIGHT, Stage, training
 from nightrec.session import wake_workers
 from nightrec.store import partitions
-from nightrec.tables import NIGHT_MODELS, PUBLISHED_TOPK
+from nightrec.tables import NIGHT_MODELS, PUBLISHED_TOPK, RANKER_MODELS
 from nightrec.undo import served
 
 # Called with a stage's label when it starts; the context it returns ends with the stage.
@@ -56,7 +56,7 @@ def standing(asked: Config, night: date, named: Mapping[str, str], since: str | 
     """
     if since and since not in (names := [stage.name for stage in NIGHT]):
         raise UsageError(f"--from {since}: a night's stages are {', '.join(names)}")
-    past, settled = Manifests(asked.paths.warehouse, asked.paths.raw), decided(asked)
+    past, settled = Manifests(asked.paths.warehouse, asked.paths.raw), decided(asked, night)
     done: list[str] = []
     for stage in NIGHT:
         config = asked if stage is NIGHT[0] else settled
@@ -131,7 +131,9 @@ def is_untrained(night: Night) -> bool:
         return True
     past, eve = Manifests(warehouse, night.config.paths.raw), night.date - timedelta(days=1)
     is_first = not partitions(warehouse, NIGHT_MODELS)
-    return is_first and bool(past.row("ranker_model", eve)) and not past.row("als_item_factors", eve)
+    # By the ranker itself, not its manifest: a run killed between the two was taken for a training that was done.
+    is_begun = any(part["as_of_date"] == eve.isoformat() for part in partitions(warehouse, RANKER_MODELS))
+    return is_first and is_begun and not past.row("als_item_factors", eve)
 
 
 def run(night: Night, watch: Watch, since: str | None = None, tell: Tell = str) -> Iterator[Books]:

@@ -666,7 +666,9 @@ def _explained(table: Table, error: Exception) -> Exception:
         return ContractError(
             f"{table.name} (writing): {text[start:].splitlines()[0]} {' '.join(text[start:].splitlines()[1:4])}"
         )
-    if "ConcurrentTransaction" in text or "DELTA_CONCURRENT" in text:
+    # Two of Spark's words and two of deltalake's.
+    concurrent = "ConcurrentTransaction", "DELTA_CONCURRENT", "a concurrent transaction", "Concurrent transaction"
+    if any(word in text for word in concurrent):
         return Fenced(f"{table.name}: another attempt committed at the same moment; nothing was written")
     return error
 

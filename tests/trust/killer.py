@@ -20,11 +20,8 @@ from typing import Any
 import checker
 from spark_commands import BIN, environment
 
-START_S = 180.0
-END_S = 300.0
+END_S = 600.0
 GRACE_S = 10.0
-# Where training processes say that they are at work.
-OF_RANKS = ("als_item_factors.in_checkpoint", "ranker_model.in_checkpoint")
 
 
 @dataclass(frozen=True)
@@ -84,9 +81,9 @@ def _executors(processes: Mapping[int, str], run: Run) -> list[int]:
 
 
 def _ranks(processes: Mapping[int, str], run: Run) -> list[int]:
-    """The training process that has just written to its checkpoint."""
-    last = next((line.split() for line in reversed(run.lines()) if line.split()[1] in OF_RANKS), ["0", ""])
-    return [pid for pid in (int(last[0]),) if pid in processes]
+    """The training process that has just passed a place of its own."""
+    last = next((pid for pid, _ in reversed(run.passed()) if pid != run.process.pid), 0)
+    return [last] if last in processes else []
 
 
 # What may be hit, and how its processes are known.
@@ -118,15 +115,20 @@ class Run:
                 command, env=more, cwd=deployment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
             )
 
-    def lines(self) -> list[str]:
+    def passed(self) -> list[tuple[int, str]]:
         """The places passed so far, each with the process that passed it."""
-        return [line for line in self.log.read_text().splitlines() if " " in line]
+        lines = [line.split() for line in self.log.read_text().splitlines()]
+        return [(int(line[0]), line[1]) for line in lines if len(line) == 2]
 
-    def passed(self, count: int, of: Sequence[str] = ()) -> bool:
-        """Wait until so many places (of these) are passed; False where the run ends before."""
+    def places(self, of_ranks: bool = False) -> list[str]:
+        """Names of the places passed so far, by training processes or by the driver."""
+        return [place for pid, place in self.passed() if (pid != self.process.pid) == of_ranks]
+
+    def reached(self, count: int, of_ranks: bool) -> bool:
+        """Wait until so many places are passed; False where the run ends before."""
         deadline = time.monotonic() + END_S
         while time.monotonic() < deadline:
-            if sum(not of or line.split()[1] in of for line in self.lines()) >= count:
+            if len(self.places(of_ranks)) >= count:
                 return True
             if self.process.poll() is not None:
                 return False
@@ -149,9 +151,9 @@ class Run:
 
 def kill(run: Run, number: int, target: str, draw: random.Random, ahead: int) -> Kill:
     """Kill one process of a run after up to `ahead` places; the run must be running."""
-    of = OF_RANKS if target == "rank" else ()
-    went_on = run.passed(draw.randint(1, 3) if of else draw.randint(1, max(ahead, 1)), of)
-    time.sleep(draw.random() * (0.02 if of else 0.7))
+    of_ranks = target == "rank"
+    went_on = run.reached(draw.randint(1, 20 if of_ranks else max(ahead, 1)), of_ranks)
+    time.sleep(draw.random() * (0.02 if of_ranks else 0.7))
     hit, command, at = 0, "", time.time()
     deadline = time.monotonic() + 30
     while went_on and not hit and run.process.poll() is None and time.monotonic() < deadline:
@@ -166,9 +168,9 @@ def kill(run: Run, number: int, target: str, draw: random.Random, ahead: int) ->
                 hit = 0
         else:
             time.sleep(0.02)  # no worker yet: the next one
-    lines = run.lines()
+    last, passed = run.passed()[-1:], len(run.places())
     code = run.end()
     alive = checker.alive(run.mark, GRACE_S)
-    step = lines[-1].split()[1] if lines else ""
+    step = last[0][1] if last else ""
     seconds = time.monotonic() - run.started
-    return Kill(number, target, hit, command, step, len(lines), at, code, seconds, tuple(alive), run.said())
+    return Kill(number, target, hit, command, step, passed, at, code, seconds, tuple(alive), run.said())

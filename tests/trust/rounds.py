@@ -28,23 +28,31 @@ class Round:
 
 def played(base: Base, folder: Path, draw: random.Random, plan: Sequence[Sequence[str]], master: str = "") -> Round:
     """Play one round. `plan` names the targets of each night's kills; `master` a cluster, the config's else."""
-    shop, complaints, kills = base.copy(0, folder / "shop"), [], []
+    shop, mark = base.copy(0, folder / "shop"), str(folder)
+    complaints: list[str] = []
+    kills: list[Kill] = []
     published = shop / "warehouse/published_topk"
     if master:
         toml = shop / "nightrec.toml"
-        options = '[spark.options]\n"spark.executor.memory" = "1g"\n"spark.executor.cores" = "1"\n'
-        toml.write_text(toml.read_text().replace("local[2]", master) + options)
+        # Executors are started by the cluster's workers, whose environment knows nothing of this round.
+        options = {
+            "spark.executor.memory": "1g",
+            "spark.executor.cores": "1",
+            f"spark.executorEnv.{checker.MARK}": mark,
+        }
+        lines = "".join(f'"{name}" = "{value}"\n' for name, value in options.items())
+        toml.write_text(toml.read_text().replace("local[2]", master) + "[spark.options]\n" + lines)
     with Witness(published, folder / "seen.jsonl") as witness:
         for night, targets in enumerate(plan):
             done = 0
             for left, target in zip(range(len(targets), 0, -1), targets, strict=True):
                 number = len(kills)
-                run = Run(shop, base.nights[night], f"{folder.name}-{number}", folder / f"run-{number}")
+                run = Run(shop, base.nights[night], mark, folder / f"run-{number}")
                 remaining = len(base.places[night]) - done - LAST_STAGES
                 kills.append(kill(run, number, target, draw, 2 * remaining // (left + 1)))
                 complaints += kills[-1].complaints
-                done += behind(run.lines())
-            last = Run(shop, base.nights[night], f"{folder.name}-last-{night}", folder / f"last-{night}")
+                done += behind(run.places())
+            last = Run(shop, base.nights[night], mark, folder / f"last-{night}")
             if code := last.end():
                 complaints.append(f"the run after the kills ended with {code}: {last.said()[-1000:]}")
             complaints += [f"after its end: {one}" for one in checker.alive(last.mark)]
@@ -62,6 +70,6 @@ def _of_tables(base: Base, shop: Path, night: int, published: str) -> list[str]:
     return wrong + checker.unbalanced(warehouse) + [f"left over: {file}" for file in checker.temporary(shop)]
 
 
-def behind(lines: Sequence[str]) -> int:
+def behind(places: Sequence[str]) -> int:
     """How many places of an undisturbed run are behind: those up to the last stage that committed its manifest."""
-    return max((n for n, line in enumerate(lines, 1) if line.endswith("manifests.after_commit")), default=0)
+    return max((n for n, place in enumerate(places, 1) if place == "manifests.after_commit"), default=0)

@@ -21,7 +21,7 @@ from witness import look
 # Ten places of the two nights, by Spark's writers and by deltalake's.
 FULL = {
     "clean_events.before_commit", "ledger.before_commit", "manifests.before_commit", "als_item_factors.before_commit",
-    "ranker_model.before_weights", "candidates.before_commit", "ranked_topk.before_commit",
+    "ranker_model.in_weights", "candidates.before_commit", "ranked_topk.before_commit",
     "audit_results.before_commit", "published_topk.before_commit", "export.before_rename",
 }  # fmt: skip
 

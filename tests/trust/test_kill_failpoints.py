@@ -16,8 +16,11 @@ from deployments import SERVING, Base
 from warm_drivers import WarmDrivers
 from witness import Seen, Witness, look
 
-# Reached by a training process, not by the driver: killed there by test_kill_random.
-OF_RANKS = {"als_item_factors.in_checkpoint", "ranker_model.in_checkpoint"}
+# Places of training processes, in the middle of a checkpoint and behind it, by the driver's place that comes next.
+OF_RANKS = {
+    "als_item_factors.before_commit": ("als_item_factors.in_checkpoint", "als_item_factors.after_checkpoint"),
+    "ranker_model.in_weights": ("ranker_model.in_checkpoint", "ranker_model.after_checkpoint"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +29,19 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmDrivers]:
         yield running
 
 
-def wanted(base: Base, night: int) -> list[str]:
-    """Places to be killed at in a night, in the order in which it first comes to them."""
-    places = [place for place in dict.fromkeys(base.places[night - 1]) if place not in OF_RANKS]
-    return [place for place in places if (place.split(".")[0] in SERVING) == (night == 2)]
+def wanted(base: Base, night: int) -> list[tuple[str, str]]:
+    """Places to be killed at in a night, in the order in which it first comes to them, and who is: driver or rank."""
+    places = [p for p in dict.fromkeys(base.places[night - 1]) if (p.split(".")[0] in SERVING) == (night == 2)]
+    return [
+        stop for place in places for stop in (*((of, "rank") for of in OF_RANKS.get(place, ())), (place, "kill"))
+    ]
 
 
 def test_every_place_is_killed_at_in_one_of_the_nights(base: Base) -> None:
     reached = {place for places in base.places for place in places}
-    assert reached - OF_RANKS == {*wanted(base, 1), *wanted(base, 2)}
+    chosen = [*wanted(base, 1), *wanted(base, 2)]
+    assert {place for place, who in chosen if who == "kill"} == reached
+    assert {place for place, who in chosen if who == "rank"} == {of for each in OF_RANKS.values() for of in each}
     # two for each table that a night or a training writes, and those inside the audit, the weights and the export
     tables = {place.removesuffix(".after_commit") for place in reached if place.endswith(".after_commit")}
     assert {f"{table}.before_commit" for table in tables} <= reached
@@ -57,12 +64,12 @@ def test_a_night_killed_at_every_place_in_turn_ends_like_an_undisturbed_one(
         assert stop.seen.digest == lawful[is_public], f"after a kill at {stop.place} readers see {stop.seen}"
 
     landed: list[str] = []
-    stops = [(place, "kill") for place in wanted(base, night)]
+    stops = wanted(base, night)
     with Witness(shop / "warehouse/published_topk", tmp_path / "seen.jsonl") as witness:
         ended = stopped_at_each(drivers, shop, base.nights[night - 1], stops, check)
         seen, looks = witness.seen(), witness.looks()
     assert ended.code == 0, ended.said[-3000:]
-    assert landed == wanted(base, night)
+    assert landed == [place for place, _ in stops]
     assert look(str(shop / "warehouse/published_topk")).digest == lawful[1]
     assert not checker.unlawful(seen, lawful)
     assert looks > len(landed)

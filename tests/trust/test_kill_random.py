@@ -14,8 +14,8 @@ from killer import Run, kill
 from rounds import played
 
 SEED = 11
-# In the first night, which trains; then in the second.
-PLAN = (("driver", "jvm", "rank", "worker", "rank", "jvm", "daemon"), ("driver", "worker", "jvm", "driver", "jvm"))
+# In the first night, which trains, and in the second. Training processes first, while there is something to train.
+PLAN = (("rank", "driver", "rank", "jvm", "worker", "jvm", "daemon"), ("driver", "worker", "jvm", "driver", "jvm"))
 
 
 @pytest.mark.timeout(1500)

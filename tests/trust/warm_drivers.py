@@ -56,25 +56,19 @@ class WarmDrivers:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
         )  # fmt: skip
 
-    def run(self, *words: str | Path, code: str = "", timeout: float = 300, **environment: str) -> Ended:
-        """Run `nightrec WORDS` in a driver to its end. `code` is Python that the driver executes first."""
-        self.start(*words, code=code, timeout=timeout, **environment)
-        return self.wait()
-
-    def start(self, *words: str | Path, code: str = "", timeout: float = 300, **environment: str) -> int:
-        """Start a driver and return its process id; `wait` must follow before the next."""
+    def run(
+        self, *words: str | Path, code: str = "", in_workers: bool = False, timeout: float = 300, **environment: str
+    ) -> Ended:
+        """Run `nightrec WORDS` in a driver to its end. `code` is Python that the driver executes first; `in_workers`
+        has the environment reach its Python workers too, which then are new ones (8 s)."""
         self._count += 1
         self._said = self._folder / f"driver-{self._count:03d}.txt"
         self._started = time.monotonic()
         order = {
             "words": [str(word) for word in words], "code": code, "environment": environment, "said": str(self._said),
-            "timeout": timeout,
+            "in_workers": in_workers, "timeout": timeout,
         }  # fmt: skip
         self._tell(order)
-        return int(self._hear()["pid"])
-
-    def wait(self) -> Ended:
-        """The end of the driver that was started last."""
         code = int(self._hear()["code"])
         return Ended(code, self._said.read_text(encoding="utf-8", errors="replace"), time.monotonic() - self._started)
 
@@ -138,7 +132,6 @@ def serve(memory: str) -> None:
         child = os.fork()
         if not child:
             _drive(order)
-        answers.write(json.dumps({"pid": child}).encode() + b"\n")
         code = _awaited(child, order["timeout"])
         _end_jobs(gateway)
         answers.write(json.dumps({"code": code}).encode() + b"\n")
@@ -175,8 +168,8 @@ def _end_jobs(gateway: Any) -> None:
             sessions.getDefaultSession().get().catalog().clearCache()
 
 
-def _attach() -> None:
-    """Take over the Spark context of the driver before: its Python workers have their libraries loaded (10 s)."""
+def _attach(of_workers: dict[str, str]) -> None:
+    """Take over the Spark context of the driver before: its Python workers have their libraries loaded (8 s)."""
     from pyspark import SparkConf, SparkContext
 
     SparkContext._ensure_initialized()
@@ -185,12 +178,14 @@ def _attach() -> None:
     if active.isDefined():
         context = active.get()
         SparkContext(conf=SparkConf(_jconf=context.conf()), jsc=jvm.JavaSparkContext.fromSparkContext(context))
+        SparkContext._active_spark_context.environment.update(of_workers)  # type: ignore[union-attr]
     SparkContext.stop = lambda self: None  # type: ignore[method-assign]
 
 
 def _drive(order: dict[str, Any]) -> None:
     """The driver's life, in the fork: the command line's main."""
     os.environ |= order["environment"]
+    os.chdir(Path(order["said"]).parent)  # where a failure's trace is put
     said = os.open(order["said"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -199,7 +194,7 @@ def _drive(order: dict[str, Any]) -> None:
     sys.argv = ["nightrec", *order["words"]]
     code = 1
     try:
-        _attach()
+        _attach(order["environment"] if order["in_workers"] else {})
         exec(order["code"], {})
         from nightrec.cli import main
 

@@ -114,7 +114,7 @@ def write(weights: bytes, file: Path) -> str:
         handle.write(weights)
         handle.flush()
         os.fsync(handle.fileno())
-    reach("ranker_model.before_weights")
+    reach("ranker_model.in_weights")
     temporary.replace(file)
     return hashlib.sha256(weights).hexdigest()
 
