@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -174,6 +175,10 @@ def test_no_canary_and_no_key_leaves_the_raw_files(done: Deployment) -> None:
         assert user not in told
     for table in (CLEAN_EVENTS, USER_PROFILES, CANDIDATES, RANKED_TOPK):
         assert done.pseudonym(CANARY) in str(arrow(done.warehouse, table).to_pylist()), table.name
+    # Neither writer puts the smallest and largest value of a column into the log.
+    commits = [file.read_text() for file in Path(done.warehouse).glob("*/_delta_log/*.json")]
+    smallest = [told for text in commits for told in re.findall(r'minValues\\?":(.*?})', text)]
+    assert len(commits) > 50 and set(smallest) <= {"{}"}
     kept = arrow(done.warehouse, REJECTED_EVENTS)["raw"].to_pylist()
     assert sum(line.startswith("(not kept:") for line in kept) == 4
     assert sum(done.pseudonym(REJECTED) in line for line in kept) == 1
@@ -312,6 +317,10 @@ def test_killed_at_any_place_the_same_command_goes_on(done: Deployment, tmp_path
         again = {name: count for name, count in counts.items() if name.startswith(("table", "raw"))}
         assert again == live, place
         assert not list(here.folder.rglob(".forget-*")), place
+        for table in (PUBLISHED_TOPK, CLEAN_EVENTS):
+            log = Path(here.warehouse) / table.name / "_delta_log"
+            # No version is offered whose files are gone.
+            assert len(list(log.glob("*.json"))) == 1 == len(list(log.glob("*.checkpoint.parquet"))), place
         shutil.rmtree(here.folder)
 
 

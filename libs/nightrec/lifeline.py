@@ -70,6 +70,7 @@ class Line:
     def __init__(self, end: End, rank: int) -> None:
         self._socket = socket.create_connection(end.address, timeout=60)
         self._socket.settimeout(None)
+        _keep_alive(self._socket)
         self._saying = threading.Lock()
         self._main = threading.get_ident()
         self._is_closed = False
@@ -278,6 +279,7 @@ class Watch:
     def _greet(self) -> None:
         line, _ = self._server.accept()
         line.settimeout(5)
+        _keep_alive(line)
         process = Process(line, time.monotonic())
         self._strangers.append(process)
         self._selector.register(line, selectors.EVENT_READ, process)
@@ -351,6 +353,14 @@ class Watch:
             if not process.is_over:
                 with suppress(OSError):
                     act(process.line)
+
+
+def _keep_alive(line: socket.socket) -> None:
+    """Let the kernels speak while the processes have nothing to say: no firewall then forgets the line, and a machine
+    that is gone is noticed after four minutes."""
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 9)):
+        line.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _cause_of_death(process: Process) -> str:

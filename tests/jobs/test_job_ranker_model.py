@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from nightrec_jobs import ranker_model
 from nightrec_jobs.ranker_model import run
 
+from nightrec.errors import TrainingFailed
 from nightrec.features import FEATURES
 from nightrec.models import ranker_model_id
 from nightrec.night import Night
 from nightrec.ranker import members, model
 from nightrec.ranker.blend import PLAIN
+from nightrec.report.models import serving
 from nightrec.store import arrow
 from nightrec.tables import RANKER_EXAMPLES, RANKER_MODELS
 
@@ -26,7 +30,8 @@ def training(spark, config, store) -> Night:
     return Night(spark, config.model_copy(update={"ranker": ranker}), AS_OF, store=store)
 
 
-def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, store):
+@pytest.fixture
+def examples(store) -> None:
     values = np.random.default_rng(2).normal(size=(400, len(FEATURES)))
     store.put(RANKER_EXAMPLES, [
         {"as_of_date": AS_OF, "cut_date": AS_OF, "fold": n % 3, "is_lesson": True, "user_id": f"u{n % 7}",
@@ -34,6 +39,34 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
          "features": row.tolist()}
         for n, row in enumerate(values)
     ], {"as_of_date": AS_OF})
+
+
+@pytest.mark.usefixtures("examples")
+def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, store, monkeypatch):
+    def killed(*arguments):
+        import horovod.torch as hvd
+
+        from nightrec import failpoint
+        from nightrec.ranker.train import train
+
+        failpoint._passed.clear()
+        if hvd.rank() == 1:
+            # This process grows 5 trees of its kind for each of two folds, and for all.
+            os.environ[failpoint.PLACE] = "ranker_model.tree#12:kill"
+        return train(*arguments)
+
+    # The first attempt is killed while the second fold's trees grow: there is no model, and the books say why.
+    monkeypatch.setattr(ranker_model, "train", killed)
+    with pytest.raises(TrainingFailed, match=r"^training process 1 of 2 \(pid \d+ on .*\) died without a word"):
+        training.run("ranker_model", run)
+    monkeypatch.undo()
+    assert not arrow(store.warehouse, RANKER_MODELS).num_rows
+    assert serving(store.warehouse, AS_OF).failures[0].startswith("ranker_model: training process 1 of 2")
+    kept = Path(training.config.paths.models) / ranker_model_id(AS_OF, training.config) / "checkpoint"
+    names = {"network_binary", "network_listwise", "binary", "ranking"}
+    assert {file.name.split(".")[1] for file in kept.glob("fold-1.*.npz")} == names
+    # What a training of an earlier date has left; nobody will go on from it.
+    (Path(training.config.paths.models) / "ranker-20260301-abcd" / "checkpoint").mkdir(parents=True)
 
     books = training.run("ranker_model", run)
 
@@ -59,6 +92,9 @@ def test_one_row_and_its_weights_and_the_same_again_when_run_again(training, sto
     assert set(took) == {"network", "trees", "choosing"} and min(took.values()) > 0
     assert sum(took.values()) < books.seconds
 
+    # Nothing is left of the checkpoint: a second training is one that nobody disturbed.
+    assert [path.name for path in Path(training.config.paths.models).rglob("*")] == [file.parent.name, file.name]
+    assert not serving(store.warehouse, AS_OF).failures
     training.run("ranker_model", run)
     again, first = arrow(store.warehouse, RANKER_MODELS).to_pylist()[0], row
     assert (again["weights_sha256"], again["choices"]) == (first["weights_sha256"], first["choices"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +176,15 @@ def test_a_process_that_knows_nothing_of_another_s_failure_is_ended(spark, tmp_p
         on_executors(spark, one_fails, 2, 60)
     assert time.monotonic() - started < 30
     ended(tmp_path, 0)
+
+
+def test_what_fails_before_there_is_a_line_is_told_by_spark(spark, monkeypatch) -> None:
+    elsewhere = types.ModuleType("elsewhere")
+    exec("def work(): pass", elsewhere.__dict__)
+    monkeypatch.setitem(sys.modules, "elsewhere", elsewhere)  # which no worker has
+    said = "a training process died: ModuleNotFoundError: No module named 'elsewhere'"
+    with pytest.raises(TrainingFailed, match=said):
+        on_executors(spark, elsewhere.work, 2, 60)
 
 
 def test_too_few_slots_is_said_at_once(spark) -> None:

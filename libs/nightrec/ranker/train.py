@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nightrec.config import Ranker
+from nightrec.failpoint import reach
 from nightrec.features import FEATURES
 from nightrec.launch import from_first_of_host
 from nightrec.lifeline import progress
@@ -29,6 +28,7 @@ from nightrec.ranker.fit import NDCG_AT, best_epoch, fitted, ndcg, own_rows, sco
 from nightrec.ranker.kinds import Kind, learned
 from nightrec.ranker.lessons import Lessons
 from nightrec.ranker.model import dumped
+from nightrec.ranker.scratch import scratch
 from nightrec.ranker.steps import has_comparison
 from nightrec.ranker.teams import grown
 from nightrec.ranker.texts import Texts, Vectors
@@ -173,21 +173,18 @@ def splits(read: Read, of_texts: Texts | None = None) -> tuple[Examples, Vectors
     """The examples, and their vectors where asked for, mapped by every process from one set of files per host.
 
     The first process of a host writes them into the folder for temporary files (TMPDIR; see dataset.write and
-    texts.write). Once all have mapped them their names are removed: whatever becomes of the processes, their space is
-    free when the last of them ends. What writing raises is raised where it was called; Horovod tells the others that
+    texts.write). Once all have mapped them their names are removed: whatever becomes of the processes then, their space
+    is free when the last of them ends. What writing raises is raised where it was called; Horovod tells the others that
     their partner has gone.
     """
-    folder = Path(tempfile.mkdtemp(prefix="nightrec-examples-")) if hvd.local_rank() == 0 else None
-    try:
+    with scratch() if hvd.local_rank() == 0 else nullcontext() as folder:
         if folder:
             keys = write(read(), folder)
+            reach("ranker_model.in_examples")
             if of_texts:
                 texts.write(of_texts, keys, folder)
         written = from_first_of_host(folder)
         assert written is not None  # it is the host's first process that writes
         found = mapped(written), texts.mapped(written) if of_texts else None
         hvd.barrier()
-    finally:
-        if folder:
-            shutil.rmtree(folder)
     return found
