@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pyspark.sql import functions as F
 
 from nightrec import pseudonyms, raw
+from nightrec.errors import BadInput
 from nightrec.events.clean import readable
 from nightrec.metrics.ranking import per_user
 from nightrec.report.night import Quality
@@ -26,7 +27,7 @@ def quality(night: Night) -> Quality | None:
     """Published lists of the night beside recent popularity, on what their users did in the ranker's horizon after it.
 
     Only items that the night could have listed count (not those acted on before, unless repeats are allowed). None
-    where no later day has arrived, or nobody with a list did anything new.
+    where no later day has arrived, its files are not the contract's, or nobody with a list did anything new.
     """
     days = night.config.ranker.horizon
     last = night.date + timedelta(days=days)
@@ -45,7 +46,10 @@ def quality(night: Night) -> Quality | None:
         .where((F.col("list_kind") == "user") & (F.col("popularity_rank") <= k))
         .select(F.col("list_key").alias("user_id"), "item_id", F.col("popularity_rank").alias("rank"))
     )
-    lines = raw.events(night.spark, night.config.paths.raw, dates, pseudonyms.of(night.config.privacy))
+    try:
+        lines = raw.events(night.spark, night.config.paths.raw, dates, pseudonyms.of(night.config.privacy))
+    except BadInput:
+        return None  # files of later dates are a later night's matter: it refuses them, and says why
     with raw.readable():
         later = readable(lines, night.config.events, night.config.event_weights())
         truth = _truth(night, later).join(served.select("user_id").distinct(), "user_id", "left_semi").persist()
