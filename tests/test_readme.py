@@ -183,10 +183,10 @@ def test_subcommands_exist_with_their_options() -> None:
 
     group = typer.main.get_command(app)
     lines = [line for line in shell_lines() if line.startswith(".venv/bin/nightrec")]
-    lines += [f".venv/bin/{line}" for line in re.findall(r"`(nightrec [a-z_]+[^`]*)`", README)]
+    lines += [f".venv/bin/{line}" for line in re.findall(r"`(nightrec [a-z_-]+[^`]*)`", README)]
     assert len(lines) > 5
     for line in lines:
-        name, *given = shlex.split(line)[1:]
+        name, *given = shlex.split(line.split(" > ")[0])[1:]
         command: Any = group.commands.get(name)  # type: ignore[attr-defined]
         assert command is not None, f"{line}: no command {name}"
         if not given:
@@ -199,6 +199,8 @@ def test_subcommands_exist_with_their_options() -> None:
 def test_jobs_and_links_exist() -> None:
     for job in set(re.findall(r"jobs/\w+\.py", README)):
         assert (ROOT / job).is_file(), job
+    for file in set(re.findall(r"`((?:tests|infra)/[\w/.]+)`", README)):
+        assert (ROOT / file).exists(), file
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
 
