@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import re
 import secrets
 import socket
 import sys
@@ -233,9 +232,7 @@ def _interface(address: Address) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """The telling sentence of Spark's report of a failed barrier stage: the worker's own exception, else Spark's
-    innermost one."""
+    """The telling sentence of Spark's report of a failed barrier stage: its innermost exception."""
     lines = [line.strip() for line in str(error).splitlines()]
-    of_worker = [line for line in lines if re.match(r"\w+(Error|Exception): ", line)]
-    causes = [line.split("SparkException: ")[1].split(". ")[0] for line in lines if "SparkException: " in line]
-    return (of_worker[-1:] or causes[-1:] or lines or [type(error).__name__])[0]
+    causes = [line.split("SparkException: ")[1] for line in lines if "SparkException: " in line]
+    return (causes[-1:] or lines or [type(error).__name__])[0].split(". ")[0]

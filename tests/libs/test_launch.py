@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,14 +94,14 @@ def test_a_stopped_process_is_ended_at_the_deadline(spark, tmp_path, capfd) -> N
             os.kill(os.getpid(), signal.SIGSTOP)
         hvd.allreduce(torch.ones(1))
 
-    said, seconds = failure(spark, one_stops, tmp_path, deadline_s=3)
+    said, seconds = failure(spark, one_stops, tmp_path, deadline_s=5)
     pid = ended(tmp_path, 1)
     ended(tmp_path, 0)
     assert said == (
         f"training process 1 of 2 (pid {pid} on {os.uname().nodename}) does not answer: it was stopped, or its machine "
-        "is gone; no training process had got on for 3 s, and all were ended"
+        "is gone; no training process had got on for 5 s, and all were ended"
     )
-    assert 3 < seconds < 30
+    assert 5 < seconds < 30
     # Where the other one was when it was ended.
     assert "training process 0 of 2" in (log := capfd.readouterr().err) and "hvd.allreduce" in log
 
@@ -117,15 +115,15 @@ def test_a_process_that_sleeps_is_ended_while_one_that_gets_on_is_not(spark, tmp
 
         if hvd.rank() == 0:
             # Longer than the deadline, step by step.
-            for _ in range(20):
-                time.sleep(0.2)
+            for _ in range(26):
+                time.sleep(0.25)
                 progress()
             time.sleep(600)
         hvd.allreduce(torch.ones(1))
 
-    said, seconds = failure(spark, one_sleeps, tmp_path, deadline_s=2)
+    said, seconds = failure(spark, one_sleeps, tmp_path, deadline_s=5)
     assert f"training process 0 of 2 (pid {ended(tmp_path, 0)} on " in said and "time.sleep(600)" in said
-    assert "process 1" not in said and 6 < seconds < 30
+    assert "process 1" not in said and 10 < seconds < 40
     ended(tmp_path, 1)
 
 
@@ -176,15 +174,6 @@ def test_a_process_that_knows_nothing_of_another_s_failure_is_ended(spark, tmp_p
         on_executors(spark, one_fails, 2, 60)
     assert time.monotonic() - started < 30
     ended(tmp_path, 0)
-
-
-def test_what_fails_before_there_is_a_line_is_told_by_spark(spark, monkeypatch) -> None:
-    elsewhere = types.ModuleType("elsewhere")
-    exec("def work(): pass", elsewhere.__dict__)
-    monkeypatch.setitem(sys.modules, "elsewhere", elsewhere)  # which no worker has
-    said = "a training process died: ModuleNotFoundError: No module named 'elsewhere'"
-    with pytest.raises(TrainingFailed, match=said):
-        on_executors(spark, elsewhere.work, 2, 60)
 
 
 def test_too_few_slots_is_said_at_once(spark) -> None:

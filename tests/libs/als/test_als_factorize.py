@@ -199,7 +199,7 @@ def test_ratings_are_met_by_the_products(rows: Any) -> None:
 
 
 def test_a_training_that_was_killed_or_stopped_goes_on_from_its_last_iteration(
-    rows: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    rows: Any, tmp_path: Path
 ) -> None:
     def disturbed(what: str, plan: Plan, batches: Any) -> Any:
         """The training, in which the second process comes upon a fail-point."""
@@ -212,17 +212,19 @@ def test_a_training_that_was_killed_or_stopped_goes_on_from_its_last_iteration(
     index = item_index(pairs.select("item_id").distinct().toArrow()["item_id"])
     found = with_user_idx(with_item_idx(pairs, index)).persist()
 
-    def trained(work: Any, folder: Path | None, processes: int = 2, objective: Objective = TINY) -> Any:
+    def trained(
+        work: Any, folder: Path | None, processes: int = 2, objective: Objective = TINY, deadline_s: int | None = None
+    ) -> Any:
         plan = Plan(objective, 20, 3, rank=2, iterations=8, seed=1, gathered_bytes=2**20, checkpoint=folder)
         dealt = entries(found, 3, processes)
-        return over_partitions(dealt, partial(work, plan), processes, 60, deadline_s=2)[0]
+        return over_partitions(dealt, partial(work, plan), processes, 60, deadline_s)[0]
 
     def failure(what: str) -> str:
-        """Of an attempt; said within half a minute of its last step."""
+        """What an attempt fails of."""
         started = time.monotonic()
         with pytest.raises(TrainingFailed) as caught:
-            trained(partial(disturbed, what), tmp_path / "killed")
-        assert time.monotonic() - started < 45  # with its start
+            trained(partial(disturbed, what), tmp_path / "killed", deadline_s=8)
+        assert time.monotonic() - started < 60  # with its start
         return str(caught.value)
 
     undisturbed = trained(train, None)
