@@ -102,4 +102,4 @@ def test_nothing_is_swept_on_an_object_store(monkeypatch: pytest.MonkeyPatch) ->
         raise AssertionError("swept")
 
     monkeypatch.setattr(module, "sweep", refuse)
-    assert module._locked("s3://bucket/warehouse") is None
+    assert module.locked("s3://bucket/warehouse") is None

@@ -175,7 +175,7 @@ TABLES = (SHORTFALLS, PUBLISHED_TOPK, ITEM_EMBEDDINGS, LEDGER, AUDIT_RESULTS)
 @pytest.fixture
 def unlocked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A warehouse without a kernel's lock, like one on an object store."""
-    monkeypatch.setattr(store_module, "_locked", lambda warehouse: None)
+    monkeypatch.setattr(store_module, "locked", lambda warehouse: None)
 
 
 # The same night twice, and a backfill of Monday beside Tuesday's schedule: 5 tables x 5 stagings x 2 = 50 races.
@@ -216,7 +216,7 @@ from nightrec.errors import Fenced
 from nightrec.store import Store
 from nightrec.tables import LEDGER
 if sys.argv[3] == "unlocked":
-    store_module._locked = lambda warehouse: None
+    store_module.locked = lambda warehouse: None
 try:
     store = Store(None, sys.argv[1], sys.argv[2])
     print("open", flush=True)
