@@ -470,7 +470,8 @@ class Audit(_Section):
         (0.3, 0.8), description="share of events of another day than that of their arrival, above the usual one"
     )
     event_types: Levels = Field(
-        (0.3, 0.6), description="share of the events that are of other types than usual: a renamed type moves its share"
+        (0.25, 0.5),
+        description="share of the events that are of other types than usual: a renamed type moves its share",
     )
     event_values: Levels = Field(
         (1.0, 2.0), description="difference of the mean of log(1 + |value|) from the usual one: cents for euros are 4.6"
