@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -274,3 +276,28 @@ def test_clean_up_leaves_what_the_window_needs(shop: Shop, config: Config, spark
     clean_up(store, small, N4)
     shop.publish(N5, "als-1", lists(N5, a="99"))
     assert spark.read.format("delta").load(location(store.warehouse, PUBLISHED_TOPK)).count() == 1
+
+
+def nightrec(*words: str, config: Path) -> subprocess.CompletedProcess[str]:
+    code = "from nightrec.cli import main; main()"
+    command = [sys.executable, "-c", code, *words, "--config", str(config), "--json"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=config.parent)
+
+
+def test_the_commands_need_no_spark_and_refuse_in_a_sentence(shop: Shop, config: Config, tmp_path: Path) -> None:
+    toml = tmp_path / "nightrec.toml"
+    toml.write_text("[retention]\nnights = 3\n")
+    while_it_runs = nightrec("rollback", "--to", f"{N2}", config=toml)
+    assert while_it_runs.returncode == 1 and "is writing to" in while_it_runs.stderr
+    shop.store.close()
+    found = json.loads(nightrec("history", config=toml).stdout)
+    assert [(row["night"], row["lists_changed"], row["is_served"]) for row in found] == [
+        ("2026-03-04", 4, True), ("2026-03-03", 0, False), ("2026-03-02", 3, False),
+    ]  # fmt: skip
+    refused = nightrec("rollback", "--to", f"{N1}", config=toml)
+    assert refused.returncode == 2 and "no way back to 2026-03-01" in refused.stderr
+    assert nightrec("clean-up", "--date", f"{N4}", "--keep-nights", "1", config=toml).returncode == 2
+    assert shop.hash() == shop.hashes[N4]
+    done = nightrec("rollback", "--to", f"{N2}", config=toml)
+    assert done.returncode == 0 and json.loads(done.stdout)["instead_of"] == "2026-03-04"
+    assert shop.hash() == shop.hashes[N2]
