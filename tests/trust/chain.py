@@ -41,7 +41,8 @@ def stopped_at_each(
         point = f"{place}:{'kill' if of_ranks else action}"
         ended = drivers.run(*words, in_workers=of_ranks, NIGHTREC_FAILPOINT=point)
         told = "training process" if of_ranks else place
-        landed = ended.was_killed if action == "kill" else ended.code == 1 and told in ended.said
+        said = " ".join(ended.said.split())  # without a console's line breaks
+        landed = ended.was_killed if action == "kill" else ended.code == 1 and told in said
         assert landed, f"no {action} landed at {place}: {ended.code} {ended.said[-2000:]}"
         seen = look(str(deployment / "warehouse" / PUBLISHED_TOPK.name))
         check(Stop(place, action, time.time(), ended, seen))

@@ -102,14 +102,16 @@ def parent(pid: int) -> int:
 
 
 class Run:
-    """One `nightrec run` with a mark on all of its processes and a log of the places it passes."""
+    """One `nightrec run`, from a stage `since` on or from where the night stands: all of its processes carry a mark, and
+    a log has the places they pass."""
 
-    def __init__(self, deployment: Path, night: str, mark: str, log: Path) -> None:
+    def __init__(self, deployment: Path, night: str, mark: str, log: Path, since: str = "") -> None:
         self.mark, self.log, self.started = mark, log, time.monotonic()
         log.write_text("")
         self._said = log.with_suffix(".said")
         more = environment(NIGHTREC_FAILPOINT_LOG=str(log), **{checker.MARK: mark})
         command = [str(BIN / "nightrec"), "run", "--config", str(deployment / "nightrec.toml"), "--date", night]
+        command += ["--from", since] if since else []
         with self._said.open("wb") as out:
             self.process = subprocess.Popen(
                 command, env=more, cwd=deployment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT

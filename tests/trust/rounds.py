@@ -44,14 +44,19 @@ def played(base: Base, folder: Path, draw: random.Random, plan: Sequence[Sequenc
         toml.write_text(toml.read_text().replace("local[2]", master) + "[spark.options]\n" + lines)
     with Witness(published, folder / "seen.jsonl") as witness:
         for night, targets in enumerate(plan):
-            done = 0
+            done, since = 0, ""
             for left, target in zip(range(len(targets), 0, -1), targets, strict=True):
                 number = len(kills)
-                run = Run(shop, base.nights[night], mark, folder / f"run-{number}")
+                run = Run(shop, base.nights[night], mark, folder / f"run-{number}", since)
                 remaining = len(base.places[night]) - done - LAST_STAGES
                 kills.append(kill(run, number, target, draw, 2 * remaining // (left + 1)))
                 complaints += kills[-1].complaints
                 done += behind(run.places())
+                if not kills[-1].code:
+                    # It ended well all the same, without a worker that it needed no more: the night once more.
+                    done, since = 0, "clean_events"
+                else:
+                    since = ""
             last = Run(shop, base.nights[night], mark, folder / f"last-{night}")
             if code := last.end():
                 complaints.append(f"the run after the kills ended with {code}: {last.said()[-1000:]}")

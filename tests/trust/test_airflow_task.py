@@ -30,10 +30,11 @@ def test_a_killed_task_leaves_no_spark_submit_behind(base: Base, tmp_path: Path)
         AIRFLOW_CONN_SPARK_DEFAULT='{"conn_type": "spark", "host": "local[2]"}', NIGHTREC_FAILPOINT_LOG=str(log),
         **{checker.MARK: "airflow-task"},
     )  # fmt: skip
-    subprocess.run([AIRFLOW, "db", "migrate"], env=variables, cwd=home, check=True, capture_output=True, timeout=300)
+    for words in (["db", "migrate"], ["pools", "set", "nightrec_warehouse", "1", "one writer per warehouse"]):
+        subprocess.run([AIRFLOW, *words], env=variables, cwd=home, check=True, capture_output=True, timeout=300)
     with (tmp_path / "said").open("wb") as out:
         task = subprocess.Popen(
-            [AIRFLOW, "tasks", "test", "nightrec_daily", "clean_events", base.nights[1]], env=variables, cwd=home,
+            [AIRFLOW, "dags", "test", "nightrec_daily", base.nights[1]], env=variables, cwd=home,
             stdin=subprocess.DEVNULL, stdout=out, stderr=out,
         )  # fmt: skip
     while "before_commit" not in log.read_text():

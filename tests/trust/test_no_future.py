@@ -82,8 +82,11 @@ def until(warehouse: str, cut: dt.date) -> dict[str, list[str]]:
 
 
 def ledger(warehouse: str, cut: dt.date) -> list[tuple[Any, ...]]:
-    """The books of the dates up to the cut."""
-    lines = [line for line in books.lines(warehouse) if line.run_date <= cut]
+    """The books of the dates up to the cut, but for which run read and wrote clean events: here a later one did."""
+    lines = [
+        line for line in books.lines(warehouse)
+        if line.run_date <= cut and (line.stage != CLEAN_EVENTS.stage or line.fate not in ("input", "written"))
+    ]  # fmt: skip
     return sorted((line.run_date, line.stage, line.fate, line.reason, line.row_count) for line in lines)
 
 
