@@ -18,10 +18,10 @@ STAGE_PACKAGES = ("events", "profiles", "als", "embeddings", "ranker", "serving"
 # sessions, tables or whole nights.
 GROUND = {
     "tables", "contract", "errors", "config", "features", "raw_files", "launch", "stopwatch", "metrics", "weekdays",
-    "failpoint", "raw_columns", "lifeline", "checkpoint_files", "weights",
+    "failpoint", "raw_columns", "lifeline", "checkpoint_files", "weights", "printable",
 }  # fmt: skip
 # The report reads finished tables for people, and prints what the stages and settings are.
-BEYOND = {"report": {"store", "settings", "pipeline", "printable"}}
+BEYOND = {"report": {"store", "settings", "pipeline"}}
 CLOCKS = {
     ("date", "today"),
     ("datetime", "now"),

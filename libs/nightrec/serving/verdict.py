@@ -11,6 +11,7 @@ from nightrec.config import Audit
 from nightrec.errors import AuditRefused
 from nightrec.serving import continuity
 from nightrec.serving.trailing import Row, row
+from nightrec.printable import one_line
 from nightrec.tables import LIST_KINDS
 
 # Checks that no list may fail, with what is then wrong with it. `audit.with_flags` holds their conditions.
@@ -108,7 +109,7 @@ def content_row(run_date: date, content: str) -> Row:
 def refuse(results: Sequence[Mapping[str, Any]], run_date: date) -> None:
     """Raise AuditRefused with one line per failed check of severity stop; nothing happens where there is none."""
     lines = [
-        f"  {one['check_name']}: found {one['found']:g}, limit {one['limit']:g}; {one['detail']}"
+        f"  {one['check_name']}: found {one['found']:g}, limit {one['limit']:g}; {one_line(one['detail'])}"
         for one in results
         if one["severity"] == "stop" and not one["passed"]
     ]
