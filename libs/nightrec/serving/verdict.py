@@ -9,9 +9,9 @@ from typing import Any
 
 from nightrec.config import Audit
 from nightrec.errors import AuditRefused
+from nightrec.printable import one_line
 from nightrec.serving import continuity
 from nightrec.serving.trailing import Row, row
-from nightrec.printable import one_line
 from nightrec.tables import LIST_KINDS
 
 # Checks that no list may fail, with what is then wrong with it. `audit.with_flags` holds their conditions.
