@@ -102,7 +102,7 @@ def parent(pid: int) -> int:
 
 
 class Run:
-    """One `nightrec run`, from a stage `since` on or from where the night stands: all of its processes carry a mark, and
+    """One `nightrec run`, from a stage `since` on or from where the night stands: its processes carry a mark, and
     a log has the places they pass."""
 
     def __init__(self, deployment: Path, night: str, mark: str, log: Path, since: str = "") -> None:
