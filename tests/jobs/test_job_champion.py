@@ -25,6 +25,7 @@ from nightrec.tables import (
     ITEM_EMBEDDINGS,
     ITEM_PROFILES,
     NIGHT_MODELS,
+    PUBLISHED_TOPK,
     RANKED_TOPK,
     RANKER_EXAMPLES,
     RANKER_MODELS,
@@ -32,6 +33,7 @@ from nightrec.tables import (
     USER_EMBEDDINGS,
     USER_PROFILES,
 )
+from nightrec.undo import roll_back
 
 DAY = dt.timedelta(days=1)
 FIRST, TRAINED, NIGHT = dt.date(2026, 3, 1), dt.date(2026, 3, 7), dt.date(2026, 3, 10)
@@ -114,7 +116,7 @@ def decide(night: Night, day: dt.date) -> dict[str, Any]:
     before = {table.name: night.store.version(table) for table in TABLES}
     books = night.at(day).run("champion", champion.run)
     changed = {table.name for table in TABLES if night.store.version(table) != before[table.name]}
-    assert changed == {"champions", "ledger"}
+    assert changed == {"champions", "ledger", "manifests"}
     again = night.at(day).run("champion", champion.run)
     assert again.rows("unchanged") == 1 and again.said == books.said
     row = next(row for row in arrow(night.store.warehouse, CHAMPIONS).to_pylist() if row["run_date"] == day)
@@ -150,12 +152,16 @@ def test_a_ranker_of_shuffled_labels_is_refused(town: Night) -> None:
     town.config = off
     assert decide(town, NIGHT + DAY * 2)["ranker_model"] == bad
     # One command back: and what was trained since challenges no more.
-    models.reinstate(town.store, NIGHT + DAY * 3, "als-1", good, "by hand")
+    for night, ranker in ((NIGHT + DAY, good), (NIGHT + DAY * 2, bad)):
+        made = {"list_kind": "user", "list_key": "a", "list_id": ranker, "items": [], "changed_date": night}
+        said = {"night": f"{night}", "als_model": "als-1", "ranker_model": ranker}
+        frame = town.spark.createDataFrame([tuple(made.values())], PUBLISHED_TOPK.schema())
+        town.store.merge(PUBLISHED_TOPK, frame, "list_id", said)
+    roll_back(town.store, 30, NIGHT + DAY)
     town.config = off.model_copy(update={"gate": Gate(min_users=1)})
-    row = decide(town, NIGHT + DAY * 4)
-    assert (row["verdict"], row["ranker_model"]) == ("kept", good)
-    with pytest.raises(UsageError, match="no ranker model nobody"):
-        models.reinstate(town.store, NIGHT, "als-1", "nobody", "")
+    for night in (NIGHT + DAY * 3, NIGHT + DAY * 4):
+        row = decide(town, night)
+        assert (row["verdict"], row["ranker_model"], row["barred"]) == ("kept", good, [bad])
 
 
 def test_a_better_one_serves_and_the_list_tables_are_not_touched(town: Night) -> None:

@@ -210,7 +210,7 @@ def trained(store: Store, as_of: dt.date, name: str) -> None:
     store.put(RANKER_MODELS, [model], {"as_of_date": as_of, "model_id": f"{name}-ranker"})
 
 
-def test_nights_after_a_way_back_use_its_models_until_there_are_new_ones(shop: Shop, config: Config) -> None:
+def test_nights_after_a_way_back_use_its_models_until_newer_ones_are_judged(shop: Shop, config: Config) -> None:
     store = shop.store
     trained(store, dt.date(2026, 2, 27), "als-1")
     trained(store, N3, "als-4")
@@ -223,12 +223,15 @@ def test_nights_after_a_way_back_use_its_models_until_there_are_new_ones(shop: S
     shop.publish(N5, "als-1", lists(N5, a="99"))
     N6, N7 = N5 + dt.timedelta(days=1), N5 + dt.timedelta(days=2)
     assert models.pinned(store, config, N6, None, None).items() >= old.items()
-    # a model may be named, and one trained as of a later date than N4 is none that was left behind
+    # a model may be named; one trained as of a later date than N4 was not left behind: it may challenge
     assert models.pinned(store, config, N6, "als-4", None)["als_model"] == "als-4"
     trained(store, N6, "als-6")
-    assert models.pinned(store, config, N7, None, None)["als_model"] == "als-6"
+    assert models.pinned(store, config, N7, None, None).items() >= old.items()
+    assert models.champions(store.warehouse, N7)[-1]["barred"] == ["als-4", "als-4-ranker"]
+    # the night that was left behind, run again, does not go back to its own
+    assert models.pinned(store, config, N4, None, None).items() >= old.items()
     # nights before the way back, filled in afterwards, know nothing of it
-    assert models.current(store.warehouse, "als", N1) == "als-1"
+    assert models.champions(store.warehouse, N1) == []
 
 
 def short(night: dt.date) -> dict[str, Any]:
