@@ -6,11 +6,12 @@ refused.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -55,20 +56,34 @@ RankerOption = Annotated[str | None, typer.Option("--ranker-model", metavar="ID"
 
 def main() -> None:
     """Entry point: a failure that a user can mend ends in one sentence and its exit code, never in a traceback."""
+    code = _ended()
+    with suppress(OSError):  # whoever read it has gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Not by the interpreter's own end: a thread that a read by Arrow has left aborted it (exit code 134), in one of ten
+    # nights that had nothing left to do.
+    os._exit(code)
+
+
+def _ended() -> int:
+    """Run the command that was asked for; its exit code."""
     try:
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except NightrecError as error:
         _complain(str(error))
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Exception as error:
         if failed := storage_failed(error):
             _complain(str(failed))
-            sys.exit(failed.exit_code)
+            return failed.exit_code
         trace = Path("nightrec-failure.txt").resolve()
         trace.write_text(traceback.format_exc(), encoding="utf-8")
         first = str(error).strip().splitlines()
         _complain(f"failed: {type(error).__name__}: {first[0] if first else ''}\nthe whole trace is in {trace}")
-        sys.exit(1)
+        return 1
+    return 0
 
 
 def _complain(message: str) -> None:

@@ -102,8 +102,8 @@ def parent(pid: int) -> int:
 
 
 class Run:
-    """One `nightrec run`, from a stage `since` on or from where the night stands: its processes carry a mark, and
-    a log has the places they pass."""
+    """One `nightrec run`, from a stage `since` on or from where the night stands: all its processes carry a mark, and a
+    log has the places that they pass."""
 
     def __init__(self, deployment: Path, night: str, mark: str, log: Path, since: str = "") -> None:
         self.mark, self.log, self.started = mark, log, time.monotonic()
