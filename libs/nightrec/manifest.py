@@ -150,8 +150,9 @@ class Manifests:
             if cell["name"] in _TABLES and cell["name"] not in (written | _BY_KEY) and self._is_other(cell):
                 return f"{cell['name']} has changed since it read it"
         for cell in outputs:
-            is_whole = set(json.loads(cell["part"])) == set(_TABLES[cell["name"]].partition)
-            if is_whole and cell["name"] != PUBLISHED_TOPK.name and self._is_other(cell):
+            # A table without partitions is every night's: published_topk, champions.
+            partition = _TABLES[cell["name"]].partition
+            if partition and set(json.loads(cell["part"])) == set(partition) and self._is_other(cell):
                 return f"{cell['name']} was written anew since"
         return _raw_moved(inputs, raw_pieces(stage, self.raw, night), night)
 
