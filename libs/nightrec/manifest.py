@@ -20,7 +20,7 @@ from nightrec.config import Config
 from nightrec.pieces import Part, Piece, days, spans, within
 from nightrec.pipeline import STAGES
 from nightrec.store import Log, arrow
-from nightrec.tables import CLEAN_EVENTS, ITEM_EMBEDDINGS, MANIFESTS, PUBLISHED_TOPK, TABLES
+from nightrec.tables import CLEAN_EVENTS, ITEM_EMBEDDINGS, MANIFESTS, TABLES
 
 # Sections that say where and how, not what; and those that matter from a stage on. A night that an audit refused is
 # judged anew with other limits, not computed anew.
