@@ -94,7 +94,7 @@ def test_the_end_of_a_night(deployment: Config) -> None:
     books = [Books(stage, TONIGHT, (), 40.0, 10.4) for stage in ("clean_events", "export")]
     report.summary(console, Path("x/nightrec.toml"), deployment, TONIGHT, books, 97.4)
     seen = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "Raw lines up to 2026-03-10: 32 read = 25 accepted, 1 late, 2 duplicate, 3 rejected, 1 robot  ✓ balanced" in seen
+    assert "up to 2026-03-10: 32 read = 25 accepted, 1 late, 2 duplicate, 3 rejected, 1 robot  ✓ balanced" in seen
     assert "Raw lines of 2026-03-10: 12 read = 12 accepted, 0 rejected  ✓ balanced" in seen
     assert "Published: 2 rows written to published_topk (1 inserted, 1 updated, 0 deleted, 1 unchanged)." in seen
     assert "The night took 97 s; 21 s were overhead" in seen
