@@ -1,5 +1,9 @@
 """What can go wrong, by whom it can be mended. Every message names the place, what was expected and what was found."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
 
 class NightrecError(Exception):
     """A failure with a sentence for the person who runs the night; `exit_code` is what the process ends with."""
@@ -53,8 +57,7 @@ _OF_STORAGE = {
 
 def storage_failed(error: BaseException) -> StorageFailed | None:
     """A failure as what the storage said of it, in one sentence; None where it is none of the storage's."""
-    told: BaseException | None = error
-    while told is not None:
+    for told in causes(error):
         for words, mend in _OF_STORAGE.items():
             line = next((line for line in str(told).splitlines() if words in line), None)
             if line:
@@ -63,5 +66,14 @@ def storage_failed(error: BaseException) -> StorageFailed | None:
                     f"the storage failed{place}: {line.strip()[:200]}; what was published before is still served: "
                     f"{mend}, then run this night again"
                 )
-        told = told.__cause__ or told.__context__
     return None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was raised from, each once: one raised from itself is its own cause, for ever."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and not any(cause is one for one in seen):
+        yield cause
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
-from nightrec.errors import BadInput
+from nightrec.errors import BadInput, causes
 from nightrec.failpoint import reach
 from nightrec.raw_columns import EVENTS, EVENTS_REQUIRED, ITEMS, TYPES, USERS, missing_in_lines
 from nightrec.raw_files import FORMATS, file_format, first_lines, is_blank, mended, read, typed
@@ -182,20 +182,12 @@ def readable() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = "\n".join(str(cause) for cause in _causes(error))
+        text = "\n".join(str(cause) for cause in causes(error))
         match = re.search(r"FAILED_READ_FILE[^\n]*? reading file (\S[^\n]*?/ingest_date=[^/\n]+/[^\n]*?)\.(\s|$)", text)
         if match is None:
             raise
         name = urllib.parse.unquote(re.sub(r"^file:/+", "/", match[1]))
         raise BadInput(f"{name} cannot be read: {_why(text)}; mend or remove it and run again") from error
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
 
 
 def _why(text: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -292,7 +292,7 @@ class Store:
         try:
             writer.save(location(self.warehouse, table))
         except Exception as error:
-            raise _explained(table, error) from error
+            _raise(table, error)
         reach(f"{table.name}.after_commit")
         self._wrote(table, where)
         return self._committed(table, token)
@@ -324,7 +324,7 @@ class Store:
                 commit_properties=self._properties(table, token),
             )
         except Exception as error:
-            raise _explained(table, error) from error
+            _raise(table, error)
         reach(f"{table.name}.after_commit")
         self._wrote(table, where)
         commit = Commit(int(target.version()), len(rows))
@@ -404,7 +404,7 @@ class Store:
                 .execute()
             )
         except Exception as error:
-            raise _explained(table, error) from error
+            _raise(table, error)
         reach(f"{table.name}.after_commit")
 
     def drop(self, table: Table, column: str, before: date, but: Where | None = None) -> None:
@@ -645,6 +645,13 @@ class _session_options:
     def __exit__(self, *_: object) -> None:
         for key in self.options:
             self.spark.conf.unset(key)
+
+
+def _raise(table: Table, error: Exception) -> NoReturn:
+    told = _explained(table, error)
+    if told is error:
+        raise error  # from itself it would be its own cause, for ever
+    raise told from error
 
 
 def _explained(table: Table, error: Exception) -> Exception:
