@@ -438,10 +438,10 @@ class Audit(_Section):
         0.01, description="share of available items that are on any list: below it the lists have collapsed"
     )
     min_score_spread: float = Field(
-        1e-6,
+        0.0,
         ge=0,
-        description="smallest difference between best and worst score over all lists, 20 at least: scores have 6 "
-        "decimals, and a ranker that gives one to all has learned nothing",
+        description="smallest difference between best and worst score over all lists, 20 at least; 0: off, for a log in "
+        "which there is nothing to learn has one score for all and its lists follow popularity. 1e-6 elsewhere",
     )
     trailing_days: Positive = Field(
         28, description="days before the night that it is compared with: four of each day of the week"

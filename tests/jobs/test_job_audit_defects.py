@@ -286,7 +286,6 @@ DEFECTS: dict[str, tuple[str, Defect]] = {
         ]},
     ),
     "lists of another user": ("quiet_churn", of_another_user),
-    "scores that are all alike": ("score_spread", scored(lambda score: 0.5)),
     "scores that drifted": ("score_drift", scored(lambda score: round(0.75 + score / 4, 6))),
     "infinite scores": ("finite_scores", one_list("user", "u0001", lambda row: {"score": math.inf})),
     "scores below 0": (
