@@ -440,8 +440,8 @@ class Audit(_Section):
     min_score_spread: float = Field(
         0.0,
         ge=0,
-        description="smallest difference between best and worst score over all lists, 20 at least; 0: off, for a log in "
-        "which there is nothing to learn has one score for all and its lists follow popularity. 1e-6 elsewhere",
+        description="smallest difference between best and worst score over all lists, 20 at least; 0: off, for in a "
+        "log with nothing to learn all scores are one, and lists follow popularity. 1e-6 elsewhere",
     )
     trailing_days: Positive = Field(
         28, description="days before the night that it is compared with: four of each day of the week"

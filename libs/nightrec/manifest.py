@@ -47,7 +47,9 @@ def code() -> str:
 def settings(config: Config, stage: str) -> str:
     """What a stage may read of a config, as JSON: everything that says what a night is, from whatever section."""
     left_out = {name for name, first in _FIRST_READ_BY.items() if _PLACES.get(stage, 0) < _PLACES[first]}
-    return json.dumps(config.model_dump(mode="json", exclude={*_NOT_WHAT, *left_out}), sort_keys=True)
+    # Where the key lies changes nothing: a deployment that was moved stays done.
+    excluded = dict.fromkeys((*_NOT_WHAT, *left_out), True) | {"privacy": {"key_file"}}
+    return json.dumps(config.model_dump(mode="json", exclude=excluded), sort_keys=True)
 
 
 def fingerprint(text: str) -> str:

@@ -14,6 +14,8 @@ from witness import Seen, Witness, look
 
 # As many places at the end of a night are left to its last run: a kill there would come too late now and then.
 LAST_STAGES = 12
+# Runs that one kill is tried on: on a busy machine a run may end before it is hit.
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,17 @@ def played(base: Base, folder: Path, draw: random.Random, plan: Sequence[Sequenc
             done, since = 0, ""
             for left, target in zip(range(len(targets), 0, -1), targets, strict=True):
                 number = len(kills)
-                run = Run(shop, base.nights[night], mark, folder / f"run-{number}", since)
-                remaining = len(base.places[night]) - done - LAST_STAGES
-                kills.append(kill(run, number, target, draw, 2 * remaining // (left + 1)))
-                complaints += kills[-1].complaints
-                done += behind(run.places())
-                if not kills[-1].code:
-                    # It ended well all the same, without a worker that it needed no more: the night once more.
-                    done, since = 0, "clean_events"
-                else:
-                    since = ""
+                for attempt in range(ATTEMPTS):
+                    run = Run(shop, base.nights[night], mark, folder / f"run-{number}-{attempt}", since)
+                    remaining = len(base.places[night]) - done - LAST_STAGES
+                    found = kill(run, number, target, draw, 2 * remaining // (left + 1))
+                    done += behind(run.places())
+                    # It ended well all the same, or before it was hit: the night once more.
+                    done, since = (done, "") if found.code else (0, "clean_events")
+                    if found.pid:
+                        break
+                kills.append(found)
+                complaints += found.complaints
             last = Run(shop, base.nights[night], mark, folder / f"last-{night}")
             if code := last.end():
                 complaints.append(f"the run after the kills ended with {code}: {last.said()[-1000:]}")
