@@ -17,7 +17,6 @@ from nightrec.store import Store
 AIRFLOW = CHECKOUT / ".venv-airflow/bin/airflow"
 
 
-@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_killed_task_leaves_no_spark_submit_behind(base: Base, tmp_path: Path) -> None:
     if not AIRFLOW.exists():
