@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from nightrec import raw
+from nightrec import models, raw
 from nightrec.errors import BadInput
 from nightrec.serving.trailing import Night as Earlier
 from nightrec.serving.trailing import Past
 from nightrec.store import arrow, partitions
-from nightrec.tables import ALS_ITEM_FACTORS, AUDIT_RESULTS, CLEAN_EVENTS, LEDGER, RANKER_MODELS
+from nightrec.tables import AUDIT_RESULTS, CLEAN_EVENTS, LEDGER
 
 if TYPE_CHECKING:
     from nightrec.night import Night
@@ -26,12 +26,9 @@ def past(night: Night) -> Past:
     """All that the night's audit compares with, nothing of it later than the night."""
     warehouse, root = night.store.warehouse, night.config.paths.raw
     books = lines(arrow(warehouse, LEDGER, {"stage": CLEAN_EVENTS.stage}).to_pylist(), night.date)
-    trained: dict[str, date] = {}
-    for kind, table, model in (
-        ("als", ALS_ITEM_FACTORS, night.als_model), ("ranker", RANKER_MODELS, night.ranker_model),
-    ):  # fmt: skip
-        dates = [part["as_of_date"] for part in partitions(warehouse, table) if part["model_id"] == model]
-        trained |= {kind: date.fromisoformat(max(dates))} if dates else {}
+    known = {kind: models.trained(warehouse, kind, date.max) for kind in ("als", "ranker")}
+    used = {"als": night.als_model, "ranker": night.ranker_model}
+    trained = {kind: known[kind][model] for kind, model in used.items() if model in known[kind]}
     inputs = {kind: snapshots(root, kind, night.date) for kind in ("items", "users")}
     arrived = sorted(day for day, fates in books.items() if fates.get("read"))
     return Past(books, audited(night), settings(night), {"events": arrived, **inputs}, trained)

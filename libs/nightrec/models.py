@@ -76,11 +76,10 @@ def champions(warehouse: str, until: date) -> list[dict[str, Any]]:
     back = way_back(warehouse, until)
     if back is None:
         return rows
-    left_behind = back.instead_of or back.night
     pair = {"als": back.als_model, "ranker": back.ranker_model}
     barred = []
     for kind, model in pair.items():
-        known = trained(warehouse, kind, left_behind)
+        known = trained(warehouse, kind, back.left_behind)
         barred += [other for other, day in known.items() if day > known.get(model, date.max)]
     restored = {
         "run_date": back.night, "als_model": back.als_model, "ranker_model": back.ranker_model,
@@ -88,7 +87,7 @@ def champions(warehouse: str, until: date) -> list[dict[str, Any]]:
         "challenger_als_model": None, "challenger_ranker_model": None,
     }  # fmt: skip
     before = [row for row in rows if row["run_date"] <= back.night]
-    return [*before, restored, *(row for row in rows if row["run_date"] > left_behind)]
+    return [*before, restored, *(row for row in rows if row["run_date"] > back.left_behind)]
 
 
 def champion(warehouse: str, night: date) -> Pair | None:
@@ -104,7 +103,7 @@ def champion(warehouse: str, night: date) -> Pair | None:
 def is_left_behind(warehouse: str, night: date) -> bool:
     """Whether somebody went back from this night's lists, or later ones, to those of a night before it."""
     back = way_back(warehouse, night)
-    return back is not None and night <= (back.instead_of or back.night)
+    return back is not None and night <= back.left_behind
 
 
 def ranker_row(warehouse: str, ranker: str) -> dict[str, Any]:

@@ -103,8 +103,9 @@ def rollback(
         return
     said = (
         f"Readers are served the lists of {done.night} again, instead of those of {done.instead_of} (version "
-        f"{done.version} of published_topk). Until a model is trained as of a later date than {done.instead_of}, "
-        f"nights use {done.als_model} and {done.ranker_model}.\nThe next export hands the way back to every sink:\n"
+        f"{done.version} of published_topk). Until models trained as of a later date than {done.instead_of} are "
+        f"judged not worse, nights use {done.als_model} and {done.ranker_model}.\n"
+        "The next export hands the way back to every sink:\n"
         f"  nightrec export --config {config} --date {done.night}"
     )
     answer({**_row(done, True), "restored": True, "instead_of": f"{done.instead_of}"}, said, json)

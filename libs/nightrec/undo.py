@@ -32,6 +32,11 @@ class Publication:
     changed: int
     instead_of: date | None = None
 
+    @property
+    def left_behind(self) -> date:
+        """The last night that a way back undid."""
+        return self.instead_of or self.night
+
 
 def publications(warehouse: str) -> list[Publication]:
     """Every publication that the log still has, the latest last; none where nothing was published."""

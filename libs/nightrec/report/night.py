@@ -201,9 +201,7 @@ def nothing_left(console: Console, config_file: Path, config: Config, night: dat
         return
     console.print(Text(published_line(ledger.lines(config.paths.warehouse, night))))
     console.print(places(config), "Try next:", sep="\n")
-    users = three_users(config, night)
-    for command in commands(config_file, config, users[0] if users else "", night):
-        console.print(Text(f"  {command}"), soft_wrap=True)
+    _print_commands(console, config_file, config, night, three_users(config, night))
 
 
 def summary(
@@ -223,6 +221,10 @@ def summary(
     else:
         users = three_users(config, night)
         console.print(render(config, night, users, time_line(seconds, books), quality))
-        for command in commands(config_file, config, users[0] if users else "", night):
-            # A wrapped or cropped command cannot be pasted.
-            console.print(Text(f"  {one_line(command)}"), soft_wrap=True)
+        _print_commands(console, config_file, config, night, users)
+
+
+def _print_commands(console: Console, config_file: Path, config: Config, night: date, users: Sequence[str]) -> None:
+    for command in commands(config_file, config, users[0] if users else "", night):
+        # A wrapped or cropped command cannot be pasted.
+        console.print(Text(f"  {one_line(command)}"), soft_wrap=True)
