@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from datetime import date
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,9 @@ def compare(report: Report, alone: str, cluster: str) -> None:
     for table in TABLES:
         names = [name for name in table.names if name not in NOT_COMPARED]
         here, there = (rows(warehouse, table, names) for warehouse in (alone, cluster))
-        differing = sum(one != other for one, other in zip(here, there, strict=False)) + abs(len(here) - len(there))
-        report.check("same tables", not differing, f"{table.name}: {differing} of {len(here)} rows differ")
+        differing = [pair for pair in zip_longest(here, there) if pair[0] != pair[1]]
+        first = f"; the first: {differing[0]}" if differing else ""
+        report.check("same tables", not differing, f"{table.name}: {len(differing)} of {len(here)} rows differ{first}")
         equal.append(not differing)
     report.goal("whole night on a cluster, share of equal tables", "same tables", sum(equal) / len(equal), 1.0)
 

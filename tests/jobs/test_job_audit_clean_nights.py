@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from nightrec_jobs import audit
-from nights import NIGHT, shop, write
+from shop_nights import NIGHT, shop, write
 
 from nightrec.night import Night
 from nightrec.store import arrow

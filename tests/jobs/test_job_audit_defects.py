@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from nightrec_jobs import audit, published_topk
-from nights import DAY, NIGHT, Row, Shop, fingerprint, ledger, put, ranked, shop, short, write
 from pyspark.sql import SparkSession
+from shop_nights import DAY, NIGHT, Row, Shop, fingerprint, ledger, put, ranked, shop, short, write
 
 from nightrec.config import Config, Lists, Paths, Spark
 from nightrec.contract import Table

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nightrec_jobs import champion, ranker_model
-from nights import put
+from shop_nights import put
 
 from nightrec import models
 from nightrec.config import Config, Gate

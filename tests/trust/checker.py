@@ -138,11 +138,17 @@ def _is_sum(file: Path) -> bool:
 
 
 def alive(mark: str, within_s: float = 10.0) -> list[str]:
-    """Processes that carry a mark in their environment and are still there after so many seconds: each a line."""
-    deadline = time.monotonic() + within_s
-    while (found := _marked(mark)) and time.monotonic() < deadline:
+    """Processes that carry a mark in their environment and are still there after so many seconds: each a line.
+
+    A process that ends loses its environment before its files and locks (a driver held its warehouse's lock for a
+    moment after its mark was gone): whoever was seen once is gone only when nothing of it runs any more.
+    """
+    deadline, seen = time.monotonic() + within_s, {}
+    while True:
+        seen = {pid: command for pid, command in (seen | marked(mark)).items() if _runs(pid)}
+        if not seen or time.monotonic() >= deadline:
+            return [f"{pid} {command[:200]}" for pid, command in seen.items()]
         time.sleep(0.1)
-    return found
 
 
 def marked(mark: str) -> dict[int, str]:
@@ -154,17 +160,22 @@ def marked(mark: str) -> dict[int, str]:
         try:
             if f"{MARK}={mark}".encode() not in (folder / "environ").read_bytes().split(b"\0"):
                 continue
-            state = (folder / "stat").read_text().rsplit(")", 1)[1].split()[0]
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-        except (OSError, IndexError):
+        except OSError:
             continue  # it has just gone
-        if state not in "ZX":
+        if _runs(int(folder.name)):
             found[int(folder.name)] = command
     return found
 
 
-def _marked(mark: str) -> list[str]:
-    return [f"{pid} {command[:200]}" for pid, command in marked(mark).items()]
+def _runs(pid: int) -> bool:
+    """Whether any thread of a process is still there: the first one may be a zombie before the others have ended."""
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        states = [(thread / "stat").read_text().rsplit(")", 1)[1].split()[0] for thread in threads]
+    except (OSError, IndexError):
+        return Path(f"/proc/{pid}").exists()  # a thread has just gone: look again
+    return any(state not in "ZX" for state in states)
 
 
 def facts(deployment: Path) -> dict[str, Any]:

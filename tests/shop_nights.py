@@ -2,7 +2,7 @@
 
 `shop(...)` draws one of the wanted size and habits; `write` puts it into a warehouse. Users have a taste that moves a
 little from night to night, and more where there is news of them; lists are the best K of what they have not seen.
-Import it as `from nights import shop` (tests/ is on the path of every test).
+Import it as `from shop_nights import shop` (tests/ is on the path of every test).
 """
 
 from __future__ import annotations
