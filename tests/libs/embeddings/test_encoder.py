@@ -1,10 +1,12 @@
 """The encoder against a plain float32 reference, and the mixing of vectors against sums by hand. No Spark."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from safetensors.numpy import save_file
 
 from nightrec.config import Encoder as Settings
 from nightrec.embeddings.encoder import Encoder, batches, loaded, verify
@@ -68,10 +70,14 @@ def test_revision_is_checked(tmp_path: Path) -> None:
     verify(SETTINGS.path, SETTINGS.revision)
     with pytest.raises(UsageError, match="does not exist; `make install`"):
         verify(tmp_path, "53aa51172d14")
-    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    save_file({"other": np.zeros(3, np.float32)}, weights := tmp_path / "model.safetensors")
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
     with pytest.raises(
-        UsageError, match=r"has revision 53959fa102f3.* says 53aa51172d14; .*encoder.revision = \"53959fa102f3\""
+        UsageError, match=rf"has revision {found}.* says 53aa51172d14; .*encoder.revision = \"{found}\""
     ):
+        verify(tmp_path, "53aa51172d14")
+    weights.write_bytes(b"not weights at all")
+    with pytest.raises(UsageError, match=r"^encoder: .* is not taken for safetensors: a header of .* bytes"):
         verify(tmp_path, "53aa51172d14")
 
 
