@@ -81,9 +81,9 @@ def standalone_cluster(folder: Path) -> Iterator[Cluster]:
             process.wait(timeout=30)
 
 
-def wait_for(log: Path, pattern: str, times: int = 1) -> re.Match[str]:
-    """The first match of a pattern in a growing log once it is there so many times; AssertionError after a minute."""
-    for _ in range(600):
+def wait_for(log: Path, pattern: str, times: int = 1, within_s: int = 60) -> re.Match[str]:
+    """The first match of a pattern in a growing log once it is there so many times, else AssertionError."""
+    for _ in range(10 * within_s):
         found = list(re.finditer(pattern, log.read_text())) if log.exists() else []
         if len(found) >= times:
             return found[0]

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import checker
+import processes
 from spark_commands import BIN, environment
 
 END_S = 600.0
@@ -57,33 +57,33 @@ class Kill:
 Find = Callable[[Mapping[int, str], "Run"], Sequence[int]]
 
 
-def _jvms(processes: Mapping[int, str], run: Run) -> list[int]:
-    return [pid for pid, command in processes.items() if "org.apache.spark.deploy.SparkSubmit" in command]
+def _jvms(running: Mapping[int, str], run: Run) -> list[int]:
+    return [pid for pid, command in running.items() if "org.apache.spark.deploy.SparkSubmit" in command]
 
 
-def _daemons(processes: Mapping[int, str], run: Run) -> list[int]:
+def _daemons(running: Mapping[int, str], run: Run) -> list[int]:
     """What Python workers are forked from; they carry its command line."""
-    found = _pythons(processes)
+    found = _pythons(running)
     return [pid for pid in found if parent(pid) not in found]
 
 
-def _workers(processes: Mapping[int, str], run: Run) -> list[int]:
-    found = _pythons(processes)
+def _workers(running: Mapping[int, str], run: Run) -> list[int]:
+    found = _pythons(running)
     return [pid for pid in found if parent(pid) in found]
 
 
-def _pythons(processes: Mapping[int, str]) -> set[int]:
-    return {pid for pid, command in processes.items() if "nightrec.workers" in command or "pyspark.daemon" in command}
+def _pythons(running: Mapping[int, str]) -> set[int]:
+    return {pid for pid, command in running.items() if "nightrec.workers" in command or "pyspark.daemon" in command}
 
 
-def _executors(processes: Mapping[int, str], run: Run) -> list[int]:
-    return [pid for pid, command in processes.items() if "CoarseGrainedExecutorBackend" in command]
+def _executors(running: Mapping[int, str], run: Run) -> list[int]:
+    return [pid for pid, command in running.items() if "CoarseGrainedExecutorBackend" in command]
 
 
-def _ranks(processes: Mapping[int, str], run: Run) -> list[int]:
+def _ranks(running: Mapping[int, str], run: Run) -> list[int]:
     """The training process that has just passed a place of its own."""
     last = next((pid for pid, _ in reversed(run.passed()) if pid != run.process.pid), 0)
-    return [last] if last in processes else []
+    return [last] if last in running else []
 
 
 # What may be hit, and how its processes are known.
@@ -109,7 +109,7 @@ class Run:
         self.mark, self.log, self.started = mark, log, time.monotonic()
         log.write_text("")
         self._said = log.with_suffix(".said")
-        more = environment(NIGHTREC_FAILPOINT_LOG=str(log), **{checker.MARK: mark})
+        more = environment(NIGHTREC_FAILPOINT_LOG=str(log), **{processes.MARK: mark})
         command = [str(BIN / "nightrec"), "run", "--config", str(deployment / "nightrec.toml"), "--date", night]
         command += ["--from", since] if since else []
         with self._said.open("wb") as out:
@@ -159,11 +159,11 @@ def kill(run: Run, number: int, target: str, draw: random.Random, ahead: int) ->
     hit, command, at = 0, "", time.time()
     deadline = time.monotonic() + 30
     while went_on and not hit and run.process.poll() is None and time.monotonic() < deadline:
-        processes = checker.marked(run.mark)
-        found = sorted(TARGETS[target](processes, run))
+        running = processes.marked(run.mark)
+        found = sorted(TARGETS[target](running, run))
         if found:
             hit = draw.choice(found)
-            command, at = processes.get(hit, "")[:120], time.time()
+            command, at = running.get(hit, "")[:120], time.time()
             try:
                 os.kill(hit, signal.SIGKILL)
             except ProcessLookupError:
@@ -172,7 +172,7 @@ def kill(run: Run, number: int, target: str, draw: random.Random, ahead: int) ->
             time.sleep(0.02)  # no worker yet: the next one
     last, passed = run.passed()[-1:], len(run.places())
     code = run.end()
-    alive = checker.alive(run.mark, GRACE_S)
+    alive = processes.alive(run.mark, GRACE_S)
     step = last[0][1] if last else ""
     seconds = time.monotonic() - run.started
     return Kill(number, target, hit, command, step, passed, at, code, seconds, tuple(alive), run.said())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import checker
+import processes
 from deployments import Base
 from killer import Kill, Run, kill
 from witness import Seen, Witness, look
@@ -40,7 +41,7 @@ def played(base: Base, folder: Path, draw: random.Random, plan: Sequence[Sequenc
         options = {
             "spark.executor.memory": "1g",
             "spark.executor.cores": "1",
-            f"spark.executorEnv.{checker.MARK}": mark,
+            f"spark.executorEnv.{processes.MARK}": mark,
         }
         lines = "".join(f'"{name}" = "{value}"\n' for name, value in options.items())
         toml.write_text(toml.read_text().replace("local[2]", master) + "[spark.options]\n" + lines)
@@ -63,7 +64,7 @@ def played(base: Base, folder: Path, draw: random.Random, plan: Sequence[Sequenc
             last = Run(shop, base.nights[night], mark, folder / f"last-{night}")
             if code := last.end():
                 complaints.append(f"the run after the kills ended with {code}: {last.said()[-1000:]}")
-            complaints += [f"after its end: {one}" for one in checker.alive(last.mark)]
+            complaints += [f"after its end: {one}" for one in processes.alive(last.mark)]
             complaints += _of_tables(base, shop, night, str(published))
         seen, looks = witness.seen(), witness.looks()
     complaints += checker.unlawful(seen, base.lawful)

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import checker
+import processes
 from spark_commands import BIN, CHECKOUT, environment
 
 # From the JVM's start to behind the commit: how far a job is when it is ended. The first two before it opens a table.
@@ -34,7 +34,7 @@ class Submitted:
         self.mark, self._log = mark, log
         log.write_text("")
         words = ["jobs/candidates.py", "--config", str(deployment / "nightrec.toml"), "--date", night]
-        more = environment(NIGHTREC_FAILPOINT_LOG=str(log), **{checker.MARK: mark})
+        more = environment(NIGHTREC_FAILPOINT_LOG=str(log), **{processes.MARK: mark})
         with log.with_suffix(".said").open("wb") as out:
             self.process = subprocess.Popen(
                 [str(BIN / "spark-submit"), "--master", "local[2]", "--conf", "spark.driver.memory=1g", *words],
@@ -48,7 +48,7 @@ class Submitted:
     def reached(self, point: str) -> bool:
         """Wait until it is at a point; False where it ends before."""
         while self.process.poll() is None:
-            commands = checker.marked(self.mark).values()
+            commands = processes.marked(self.mark).values()
             is_there = {
                 "jvm": any("SparkSubmit" in command for command in commands),
                 "driver": any("python" in command and "jobs/candidates.py" in command and "SparkSubmit" not in command
@@ -69,5 +69,5 @@ def stopped(job: Submitted, point: str, with_signal: signal.Signals, draw: rando
     at = time.monotonic()
     job.process.send_signal(with_signal)
     job.process.wait(timeout=60)
-    alive = checker.alive(job.mark)
+    alive = processes.alive(job.mark)
     return Stopped(with_signal.name, point, job.passed(), tuple(alive), time.monotonic() - at)

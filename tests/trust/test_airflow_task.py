@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import checker
+import processes
 import pytest
 from deployments import Base
 from spark_commands import CHECKOUT, environment
@@ -28,7 +29,7 @@ def test_a_killed_task_leaves_no_spark_submit_behind(base: Base, tmp_path: Path)
         AIRFLOW_HOME=str(home), AIRFLOW__CORE__DAGS_FOLDER=str(CHECKOUT / "airflow_dags"),
         AIRFLOW__CORE__LOAD_EXAMPLES="False", NIGHTREC_CONFIG=str(shop / "nightrec.toml"),
         AIRFLOW_CONN_SPARK_DEFAULT='{"conn_type": "spark", "host": "local[2]"}', NIGHTREC_FAILPOINT_LOG=str(log),
-        **{checker.MARK: "airflow-task"},
+        **{processes.MARK: "airflow-task"},
     )  # fmt: skip
     for words in (["db", "migrate"], ["pools", "set", "nightrec_warehouse", "1", "one writer per warehouse"]):
         subprocess.run([AIRFLOW, *words], env=variables, cwd=home, check=True, capture_output=True, timeout=300)
@@ -41,9 +42,9 @@ def test_a_killed_task_leaves_no_spark_submit_behind(base: Base, tmp_path: Path)
         assert task.poll() is None, (tmp_path / "said").read_text()[-3000:]
         time.sleep(0.02)
     # spark-submit, its driver and the task process are there; only the last is killed
-    assert len(checker.marked("airflow-task")) >= 3
+    assert len(processes.marked("airflow-task")) >= 3
     task.send_signal(signal.SIGKILL)
     task.wait()
-    assert not checker.alive("airflow-task")
+    assert not processes.alive("airflow-task")
     Store(None, str(shop / "warehouse"), "retry").close()  # type: ignore[arg-type]
     assert not checker.temporary(shop)

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import checker
+import processes
 import pytest
 from deployments import Base
 from submitted import POINTS, Submitted, stopped
@@ -53,13 +54,14 @@ def test_a_driver_that_asks_for_no_death_signal_is_caught(tmp_path: Path) -> Non
     """The check that nothing is left finds a driver that lives on, and not one that has asked the kernel to end it."""
     for driver, outlives in ((LIVES, True), (DIES, False)):
         mark, ready = f"orphan-{outlives}", tmp_path / f"{outlives}"
-        parent = subprocess.Popen([sys.executable, "-c", ORPHAN, driver, ready], env={**os.environ, checker.MARK: mark})
+        more = {**os.environ, processes.MARK: mark}
+        parent = subprocess.Popen([sys.executable, "-c", ORPHAN, driver, ready], env=more)
         while not ready.exists():
             time.sleep(0.05)
             assert parent.poll() is None
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        left = checker.alive(mark, 2)
+        left = processes.alive(mark, 2)
         assert bool(left) == outlives
         for line in left:
             os.kill(int(line.split()[0]), signal.SIGKILL)
