@@ -7,9 +7,9 @@ A failed check of severity stop ends the job with exit code 4, after its results
 
 from pyspark.sql import DataFrame
 
-from nightrec.earlier import SETTINGS, past
 from nightrec.failpoint import reach
 from nightrec.night import Night, main
+from nightrec.past.earlier import SETTINGS, past
 from nightrec.serving.audit import audit
 from nightrec.serving.trailing import note
 from nightrec.serving.verdict import Rules, content_row, refuse

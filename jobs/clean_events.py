@@ -16,12 +16,13 @@ from typing import Any
 import pyarrow.compute as pc
 from pyspark.sql import functions as F
 
-from nightrec import adaptive, pseudonyms, raw
+from nightrec import adaptive, raw
 from nightrec.config import HORIZON
 from nightrec.errors import BadInput
 from nightrec.events import drift, evidence
 from nightrec.events.clean import classified, clean_events, fate_counts, in_few_files, late_arrivals, rejected_events
 from nightrec.night import Night, main
+from nightrec.privacy import pseudonyms
 from nightrec.profiles.items import item_text, item_title
 from nightrec.raw_columns import EVENTS_REQUIRED, nearest
 from nightrec.raw_files import file_format

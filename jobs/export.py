@@ -4,9 +4,9 @@ spark-submit jobs/export.py --config nightrec.toml --date 2026-03-10
 """
 
 from nightrec.night import Night, main
+from nightrec.past.undo import is_quiet
 from nightrec.serving.export import changes, everything, export, exported_version, nothing_new, prepared
 from nightrec.tables import PUBLISHED_TOPK
-from nightrec.undo import is_quiet
 
 
 def run(night: Night) -> None:

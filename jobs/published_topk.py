@@ -7,11 +7,11 @@ served, nothing is published: a night that is filled in afterwards writes its ta
 """
 
 from nightrec.night import Night, main
+from nightrec.past.undo import served
 from nightrec.serving.publish import published_topk
 from nightrec.serving.verdict import require_audited
 from nightrec.store import arrow, content
 from nightrec.tables import AUDIT_RESULTS, PUBLISHED_TOPK, RANKED_TOPK
-from nightrec.undo import served
 
 
 def run(night: Night) -> None:

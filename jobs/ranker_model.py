@@ -16,7 +16,7 @@ from nightrec.features import FEATURES
 from nightrec.launch import on_executors
 from nightrec.models import checkpoint, drop_checkpoints, ranker_model_id
 from nightrec.night import Night, main
-from nightrec.pieces import Where
+from nightrec.past.pieces import Where
 from nightrec.ranker import members, model
 from nightrec.ranker.examples import positives
 from nightrec.ranker.texts import Texts

@@ -5,8 +5,9 @@ spark-submit jobs/user_profiles.py --config nightrec.toml --date 2026-01-31
 
 from __future__ import annotations
 
-from nightrec import pseudonyms, raw
+from nightrec import raw
 from nightrec.night import Night, main
+from nightrec.privacy import pseudonyms
 from nightrec.profiles.users import user_profiles
 from nightrec.tables import ITEM_PROFILES, USER_PROFILES
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from nightrec import earlier
 from nightrec.contract import Table
 from nightrec.night import Night
+from nightrec.past import earlier
 from nightrec.serving.trailing import note
 from nightrec.tables import (
     ALS_ITEM_FACTORS,

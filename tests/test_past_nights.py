@@ -23,10 +23,10 @@ from nightrec import config as configuration
 from nightrec import failpoint, runner
 from nightrec.models import als_model_id
 from nightrec.night import Night
+from nightrec.past.undo import kept, served
 from nightrec.pipeline import NIGHT
 from nightrec.store import arrow, rows
 from nightrec.tables import NIGHT_MODELS, PUBLISHED_TOPK, RANKED_TOPK
-from nightrec.undo import kept, served
 
 
 @dataclass

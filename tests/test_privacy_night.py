@@ -25,10 +25,10 @@ from spark_commands import BIN, environment
 from synthetic import deployment, user_id
 
 from nightrec import config as configuration
-from nightrec import forget, pseudonyms, purge
 from nightrec.errors import Fenced, NightrecError, UsageError
 from nightrec.night import Night
-from nightrec.person import GONE, Person
+from nightrec.privacy import forget, pseudonyms, purge
+from nightrec.privacy.person import GONE, Person
 from nightrec.store import Store, arrow, exists, locked, version
 from nightrec.tables import (
     CANDIDATES,
@@ -289,8 +289,8 @@ def places(deployment: Deployment, log: Path) -> list[str]:
 
 
 _KILLED = (
-    "import sys, datetime as dt; from pathlib import Path; from nightrec import config, forget; "
-    "folder = Path(sys.argv[1]); "
+    "import sys, datetime as dt; from pathlib import Path; from nightrec import config; "
+    "from nightrec.privacy import forget; folder = Path(sys.argv[1]); "
     "forget.forget(config.load(folder / 'nightrec.toml'), folder, sys.argv[2], dt.date(2026, 3, 1))"
 )
 

@@ -19,13 +19,13 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from rich.console import Console
 
-from nightrec import pseudonyms
 from nightrec.config import Privacy
 from nightrec.errors import NightrecError, UsageError
 from nightrec.models import newest
 from nightrec.night import parser
-from nightrec.person import GONE, Person, replaced
 from nightrec.printable import lines, one_line
+from nightrec.privacy import pseudonyms
+from nightrec.privacy.person import GONE, Person, replaced
 from nightrec.report import evaluation_charts, show
 from nightrec.report.night import commands
 from nightrec.store import _quoted, predicate

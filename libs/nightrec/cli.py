@@ -23,11 +23,13 @@ import typer
 from rich.console import Console
 
 from nightrec import config as configuration
-from nightrec import nights, privacy, quality, quarantine
+from nightrec import quality, quarantine
 from nightrec.errors import NightrecError, storage_failed
 from nightrec.options import ConfigOption, JsonOption, answer, tell
+from nightrec.past import commands as nights
 from nightrec.pipeline import STAGES, Stage
 from nightrec.printable import lines
+from nightrec.privacy import commands as privacy
 
 if TYPE_CHECKING:
     from nightrec.night import Books, Night
@@ -189,7 +191,7 @@ def show(
 
     Example: `nightrec show 196 --config var/demo/nightrec.toml`
     """
-    from nightrec import pseudonyms
+    from nightrec.privacy import pseudonyms
     from nightrec.report import show as page
 
     settings = configuration.load(config)

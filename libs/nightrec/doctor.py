@@ -101,7 +101,7 @@ def encoder(settings: Encoder) -> Check:
 
 def privacy(settings: Privacy) -> Check:
     """Where there are pseudonyms, the key can be read here, and by nobody else. Every worker needs it too."""
-    from nightrec import pseudonyms
+    from nightrec.privacy import pseudonyms
 
     try:
         ids = pseudonyms.of(settings)

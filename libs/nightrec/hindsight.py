@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql import functions as F
 
-from nightrec import pseudonyms, raw
+from nightrec import raw
 from nightrec.errors import BadInput
 from nightrec.events.clean import readable
 from nightrec.metrics.ranking import per_user
+from nightrec.privacy import pseudonyms
 from nightrec.report.night import Quality
 from nightrec.tables import CANDIDATES, PUBLISHED_TOPK
 

@@ -14,9 +14,9 @@ from pydantic import BaseModel
 
 from nightrec.config import Config
 from nightrec.errors import UsageError
+from nightrec.past.undo import way_back
 from nightrec.store import Store, arrow, partitions
 from nightrec.tables import ALS_ITEM_FACTORS, CHAMPIONS, NIGHT_MODELS, RANKER_MODELS
-from nightrec.undo import way_back
 
 _TABLES = {"als": ALS_ITEM_FACTORS, "ranker": RANKER_MODELS}
 Pair = tuple[str, str]  # item factors and ranker

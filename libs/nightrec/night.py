@@ -18,12 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from nightrec import adaptive, manifest, models, pipeline
+from nightrec import adaptive, models, pipeline
 from nightrec import config as configuration
 from nightrec.config import Config
 from nightrec.contract import Table
 from nightrec.errors import AuditRefused, Fenced, NightrecError, storage_failed
-from nightrec.pieces import Piece, Where
+from nightrec.past import manifest
+from nightrec.past.pieces import Piece, Where
 from nightrec.pipeline import SAME_DATE
 from nightrec.printable import lines, one_line
 from nightrec.session import session

@@ -30,7 +30,7 @@ from nightrec.raw_files import FORMATS, file_format, first_lines, is_blank, mend
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from nightrec.pseudonyms import Pseudonyms
+    from nightrec.privacy.pseudonyms import Pseudonyms
 
 EVENT_FIELDS = tuple(name for name, kind in EVENTS.items() if kind != "map")
 # Lines of a file that are looked at for the names of its columns, and how many of them show that one is misnamed: a

@@ -11,13 +11,13 @@ from importlib import import_module
 from nightrec import models
 from nightrec.config import Config
 from nightrec.errors import UsageError
-from nightrec.manifest import Manifests
 from nightrec.night import Books, Night, decided
+from nightrec.past.manifest import Manifests
+from nightrec.past.undo import served
 from nightrec.pipeline import NIGHT, Stage, training
 from nightrec.session import wake_workers
 from nightrec.store import partitions
 from nightrec.tables import NIGHT_MODELS, PUBLISHED_TOPK, RANKER_MODELS
-from nightrec.undo import served
 
 # Called with a stage's label when it starts; the context it returns ends with the stage.
 Watch = Callable[[str], AbstractContextManager[object]]

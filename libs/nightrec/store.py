@@ -27,9 +27,9 @@ from pyarrow.parquet import filters_to_expression
 from nightrec.contract import Table, no_rows
 from nightrec.errors import ContractError, Fenced
 from nightrec.failpoint import reach
-from nightrec.leftovers import sweep
-from nightrec.pieces import Part, Piece, Value, Where, fingerprint, part, piece
-from nightrec.pieces import values as _values
+from nightrec.past.leftovers import sweep
+from nightrec.past.pieces import Part, Piece, Value, Where, fingerprint, part, piece
+from nightrec.past.pieces import values as _values
 from nightrec.tables import TABLES
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from nightrec_jobs import clean_events
 from pyspark.sql import SparkSession
 
 from nightrec.config import Config, Events
-from nightrec.digest import digest
 from nightrec.night import Night
+from nightrec.past.digest import digest
 from nightrec.store import Store, arrow
 from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS
 

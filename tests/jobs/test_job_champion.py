@@ -15,6 +15,7 @@ from nightrec.config import Config, Gate
 from nightrec.errors import UsageError
 from nightrec.features import FEATURES
 from nightrec.night import Night
+from nightrec.past.undo import roll_back
 from nightrec.store import arrow
 from nightrec.tables import (
     ALS_ITEM_FACTORS,
@@ -33,7 +34,6 @@ from nightrec.tables import (
     USER_EMBEDDINGS,
     USER_PROFILES,
 )
-from nightrec.undo import roll_back
 
 DAY = dt.timedelta(days=1)
 FIRST, TRAINED, NIGHT = dt.date(2026, 3, 1), dt.date(2026, 3, 7), dt.date(2026, 3, 10)

@@ -15,12 +15,13 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from nightrec import pseudonyms, raw
+from nightrec import raw
 from nightrec.evaluation import asof, baselines, predictions
 from nightrec.evaluation.baselines import Items
 from nightrec.evaluation.lists import ITEM_SLICES, OURS, Judging, Method, Shelf, item_figures
 from nightrec.metrics import bootstrap, catalogue, probability, reach
-from nightrec.pieces import Where
+from nightrec.past.pieces import Where
+from nightrec.privacy import pseudonyms
 from nightrec.profiles.items import item_profiles
 from nightrec.profiles.users import user_profiles
 from nightrec.store import arrow

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from nightrec.features import FEATURES
 from nightrec.metrics import probability
 from nightrec.models import ranker_row
-from nightrec.pieces import Where
+from nightrec.past.pieces import Where
 from nightrec.ranker import kernel, model
 from nightrec.ranker.members import unpacked
 from nightrec.tables import ALS_ITEM_FACTORS, ALS_USER_FACTORS, CANDIDATES, CLEAN_EVENTS

@@ -12,11 +12,11 @@ import pytest
 from test_topk import fingerprint
 
 from nightrec.errors import UsageError
+from nightrec.past.undo import is_quiet
 from nightrec.serving.export import changes, everything, export, exported_version, nothing_new, prepared
 from nightrec.serving.publish import published_topk
 from nightrec.store import arrow
 from nightrec.tables import PUBLISHED_TOPK, RANKED_TOPK
-from nightrec.undo import is_quiet
 
 FIRST, SECOND = dt.date(2026, 3, 9), dt.date(2026, 3, 10)
 BEFORE = {"u": "ab", "v": "bc", "w": "cd"}

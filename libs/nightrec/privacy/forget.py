@@ -29,11 +29,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nightrec import pseudonyms, purge
 from nightrec.config import Config
 from nightrec.errors import NightrecError, UsageError
 from nightrec.failpoint import reach
-from nightrec.person import Person, mentions
+from nightrec.privacy import pseudonyms, purge
+from nightrec.privacy.person import Person, mentions
 from nightrec.raw_files import file_format
 from nightrec.store import arrow, locked
 from nightrec.tables import FORGOTTEN, PUBLISHED_TOPK

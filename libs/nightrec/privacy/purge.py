@@ -23,7 +23,7 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_d
 
 from nightrec.contract import Table
 from nightrec.failpoint import reach
-from nightrec.person import Person, may_hold_text
+from nightrec.privacy.person import Person, may_hold_text
 from nightrec.store import _PROPERTIES, APPLICATION, _quoted, predicate
 
 STAGE = "forget"

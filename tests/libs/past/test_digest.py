@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from nightrec.digest import digest
+from nightrec.past.digest import digest
 
 DDL = "a string, b string, n double, m map<string,int>, l array<struct<x:string,y:float>>, t timestamp"
 WHEN = "2026-03-10 01:02:03.000004"

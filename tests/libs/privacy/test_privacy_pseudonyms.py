@@ -15,12 +15,13 @@ import pytest
 from nightrec_jobs import clean_events
 from pyspark.sql import SparkSession
 
-from nightrec import doctor, pseudonyms, raw, rekey
+from nightrec import doctor, raw
 from nightrec.config import Config, Events, Privacy
 from nightrec.errors import Fenced, UsageError
 from nightrec.night import Night
-from nightrec.person import mentions, replaced
-from nightrec.pseudonyms import Pseudonyms
+from nightrec.privacy import pseudonyms, rekey
+from nightrec.privacy.person import mentions, replaced
+from nightrec.privacy.pseudonyms import Pseudonyms
 from nightrec.store import Store, arrow
 from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS
 

@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from nightrec.errors import NightrecError, storage_failed
-from nightrec.leftovers import sweep
+from nightrec.past.leftovers import sweep
 from nightrec.store import Store, arrow
 from nightrec.tables import LEDGER
 

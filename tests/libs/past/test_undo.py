@@ -17,10 +17,11 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from nightrec import models
-from nightrec.clean_up import clean_up
 from nightrec.config import Config, Lists, Ranker, Retention
 from nightrec.contract import Table
 from nightrec.errors import UsageError
+from nightrec.past.clean_up import clean_up
+from nightrec.past.undo import is_quiet, kept, publications, roll_back, served
 from nightrec.serving.export import changes, everything, export, exported_version, nothing_new, prepared
 from nightrec.store import Store, arrow, location, partitions, version
 from nightrec.tables import (
@@ -30,7 +31,6 @@ from nightrec.tables import (
     RANKER_MODELS,
     SHORTFALLS,
 )
-from nightrec.undo import is_quiet, kept, publications, roll_back, served
 
 Rows = Callable[[Table, list[dict[str, Any]]], DataFrame]
 N1, N2, N3, N4, N5 = (dt.date(2026, 3, day) for day in (1, 2, 3, 4, 5))

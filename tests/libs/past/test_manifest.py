@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from nightrec import manifest, runner
+from nightrec import runner
 from nightrec.config import Als, Audit, Config, Retention
 from nightrec.errors import UsageError
 from nightrec.night import Night
-from nightrec.pieces import days, spans
+from nightrec.past import manifest
+from nightrec.past.pieces import days, spans
 from nightrec.pipeline import NIGHT
 from nightrec.store import arrow
 from nightrec.tables import (

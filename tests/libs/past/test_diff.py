@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nightrec.diff import Change, diff
 from nightrec.errors import UsageError
+from nightrec.past.diff import Change, diff
 from nightrec.store import Store
 from nightrec.tables import RANKED_TOPK
 

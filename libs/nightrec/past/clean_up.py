@@ -1,6 +1,6 @@
 """What nobody can go back to any more is removed: old nights' rows, and files that no version of the window holds.
 
-The window is the last retention.nights published nights (nightrec.undo). A night of it can be served again, compared,
+The window is the last retention.nights published nights (past.undo). A night of it can be served again, compared,
 and built again from its manifest: its partitions, its models and every version that its manifest names stay. Exports
 stay too: they belong to those who read them, and a new sink needs them from the first on.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from nightrec.config import Config
 from nightrec.errors import UsageError
+from nightrec.past.undo import Publication, publications, way_back, window
 from nightrec.store import Store, arrow, exists, partitions, version
 from nightrec.tables import (
     ALS_ITEM_FACTORS,
@@ -29,7 +30,6 @@ from nightrec.tables import (
     USER_EMBEDDINGS,
     USER_PROFILES,
 )
-from nightrec.undo import Publication, publications, way_back, window
 
 # Kept by night and large. Audits, outcomes and books are small, and what later nights are judged by.
 BY_NIGHT = (

@@ -14,10 +14,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from nightrec import forget, pseudonyms, purge, raw
+from nightrec import raw
 from nightrec.config import Config
 from nightrec.errors import UsageError
 from nightrec.failpoint import reach
+from nightrec.privacy import forget, pseudonyms, purge
 from nightrec.store import arrow
 from nightrec.tables import AUDIT_RESULTS, LEDGER, PUBLISHED_TOPK, REJECTED_EVENTS, TABLES
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from nightrec.config import Config
+    from nightrec.past.undo import Publication
     from nightrec.store import Store
-    from nightrec.undo import Publication
 
 _DATE: dict[str, Any] = {"formats": ["%Y-%m-%d"], "metavar": "YYYY-MM-DD"}
 
@@ -50,7 +50,7 @@ def history(config: ConfigOption, json: JsonOption = False) -> None:
 
     Example: `nightrec history --config var/demo/nightrec.toml`
     """
-    from nightrec.undo import kept, served
+    from nightrec.past.undo import kept, served
 
     settings = configuration.load(config)
     found = kept(settings.paths.warehouse, settings.retention.nights)
@@ -93,7 +93,7 @@ def rollback(
 
     Example: `nightrec rollback --to 1998-03-24 --config var/demo/nightrec.toml`
     """
-    from nightrec.undo import roll_back
+    from nightrec.past.undo import roll_back
 
     settings = configuration.load(config)
     with _writing(settings) as store:
@@ -123,7 +123,7 @@ def clean_up(
 
     Example: `nightrec clean-up --config var/demo/nightrec.toml --date 1998-03-25`
     """
-    from nightrec import clean_up as cleaning
+    from nightrec.past import clean_up as cleaning
 
     settings = configuration.load(config)
     with _writing(settings) as store:
@@ -157,7 +157,7 @@ def diff(night_a: NightArgument, night_b: NightArgument, config: ConfigOption, j
 
     Example: `nightrec diff 1998-03-24 1998-03-25 --config var/demo/nightrec.toml`
     """
-    from nightrec.diff import diff as compare
+    from nightrec.past.diff import diff as compare
 
     before, after = _night(night_a), _night(night_b)
     found = compare(configuration.load(config).paths.warehouse, before, after)
@@ -183,7 +183,7 @@ def replay(
     Example: `nightrec replay 1998-03-25 --config var/demo/nightrec.toml`
     """
     from nightrec.night import die_with_parent
-    from nightrec.replay import replay as build
+    from nightrec.past.replay import replay as build
     from nightrec.session import session
 
     settings, console = configuration.load(config), Console(stderr=True, highlight=False)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from nightrec.errors import UsageError
-from nightrec.person import LEAST, MEANT, replaced
+from nightrec.privacy.person import LEAST, MEANT, replaced
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame

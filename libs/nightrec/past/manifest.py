@@ -17,7 +17,7 @@ from typing import Any
 
 import nightrec
 from nightrec.config import Config
-from nightrec.pieces import Part, Piece, days, spans, within
+from nightrec.past.pieces import Part, Piece, days, spans, within
 from nightrec.pipeline import STAGES
 from nightrec.store import Log, arrow
 from nightrec.tables import CLEAN_EVENTS, ITEM_EMBEDDINGS, MANIFESTS, TABLES

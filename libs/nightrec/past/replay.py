@@ -16,17 +16,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nightrec import manifest
 from nightrec.config import Config, Paths
-from nightrec.digest import digest
 from nightrec.errors import UsageError
-from nightrec.manifest import Manifests
 from nightrec.night import Night, decided
-from nightrec.pieces import days
+from nightrec.past import manifest
+from nightrec.past.digest import digest
+from nightrec.past.manifest import Manifests
+from nightrec.past.pieces import days
+from nightrec.past.undo import publications
 from nightrec.pipeline import NIGHT
 from nightrec.store import exists, files_of, location, remove, rows, version
 from nightrec.tables import AUDIT_RESULTS, CLEAN_EVENTS, LEDGER, PUBLISHED_TOPK, TABLES
-from nightrec.undo import publications
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -28,8 +28,8 @@ def forget(
 
     Example: `echo 196 | nightrec forget - --config var/demo/nightrec.toml --date 1998-03-26`
     """
-    from nightrec import forget as erasure
-    from nightrec.person import LEAST
+    from nightrec.privacy import forget as erasure
+    from nightrec.privacy.person import LEAST
 
     name = sys.stdin.readline().rstrip("\r\n") if user == "-" else user
     if not name.strip():
@@ -48,6 +48,6 @@ def rekey(config: ConfigOption) -> None:
 
     Example: `nightrec rekey --config var/demo/nightrec.toml`
     """
-    from nightrec import rekey as renewal
+    from nightrec.privacy import rekey as renewal
 
     typer.echo(renewal.rekey(configuration.load(config)))
