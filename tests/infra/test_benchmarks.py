@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from spark_commands import environment
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "infra/benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -24,7 +24,7 @@ from nightrec.pipeline import STAGES  # noqa: E402
 def test_a_benchmark_runs_on_tiny_data(name: str) -> None:
     told = subprocess.run(
         [sys.executable, str(BENCHMARKS / "bench.py"), "--smoke", "--only", name],
-        capture_output=True, text=True, timeout=1100, check=False, env={**os.environ, "CI": "true"},
+        capture_output=True, text=True, timeout=1100, check=False, env=environment(CI="true"),
     )  # fmt: skip
     assert told.returncode == 0, told.stdout[-3000:] + told.stderr[-3000:]
     goals = [line for line in told.stdout.splitlines() if line.startswith("goal ")]

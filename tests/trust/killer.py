@@ -122,6 +122,10 @@ class Run:
         lines = [line.split() for line in self.log.read_text().splitlines()]
         return [(int(line[0]), line[1]) for line in lines if len(line) == 2]
 
+    def ranks(self) -> dict[int, str]:
+        """Training processes so far: whatever passed a place and is not the driver."""
+        return {pid: "training process" for pid, _ in self.passed() if pid != self.process.pid}
+
     def places(self, of_ranks: bool = False) -> list[str]:
         """Names of the places passed so far, by training processes or by the driver."""
         return [place for pid, place in self.passed() if (pid != self.process.pid) == of_ranks]
@@ -152,14 +156,17 @@ class Run:
 
 
 def kill(run: Run, number: int, target: str, draw: random.Random, ahead: int) -> Kill:
-    """Kill one process of a run after up to `ahead` places; the run must be running."""
+    """Kill one process of a run after up to `ahead` places; the run must be running.
+
+    A training process after up to 40 places of its own, at once: two of them pass some 50 in factorizing, in a second.
+    """
     of_ranks = target == "rank"
-    went_on = run.reached(draw.randint(1, 20 if of_ranks else max(ahead, 1)), of_ranks)
-    time.sleep(draw.random() * (0.02 if of_ranks else 0.7))
+    went_on = run.reached(draw.randint(1, 40 if of_ranks else max(ahead, 1)), of_ranks)
+    time.sleep(0.0 if of_ranks else 0.7 * draw.random())
     hit, command, at = 0, "", time.time()
     deadline = time.monotonic() + 30
     while went_on and not hit and run.process.poll() is None and time.monotonic() < deadline:
-        running = processes.marked(run.mark)
+        running = run.ranks() if of_ranks else processes.marked(run.mark)
         found = sorted(TARGETS[target](running, run))
         if found:
             hit = draw.choice(found)

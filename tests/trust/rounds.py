@@ -47,16 +47,19 @@ def played(base: Base, folder: Path, draw: random.Random, plan: Sequence[Sequenc
         toml.write_text(toml.read_text().replace("local[2]", master) + "[spark.options]\n" + lines)
     with Witness(published, folder / "seen.jsonl") as witness:
         for night, targets in enumerate(plan):
-            done, since = 0, ""
-            for left, target in zip(range(len(targets), 0, -1), targets, strict=True):
+            # Places of a run that nobody disturbs, and how many of them are behind; where the next run begins.
+            whole, done, since, is_trained = len(base.places[night]), 0, "", False
+            for left, wanted in zip(range(len(targets), 0, -1), targets, strict=True):
+                target = "worker" if wanted == "rank" and is_trained else wanted
                 number = len(kills)
                 for attempt in range(ATTEMPTS):
                     run = Run(shop, base.nights[night], mark, folder / f"run-{number}-{attempt}", since)
-                    remaining = len(base.places[night]) - done - LAST_STAGES
-                    found = kill(run, number, target, draw, 2 * remaining // (left + 1))
-                    done += behind(run.places())
-                    # It ended well all the same, or before it was hit: the night once more.
-                    done, since = (done, "") if found.code else (0, "clean_events")
+                    found = kill(run, number, target, draw, 2 * max(whole - done - LAST_STAGES, 0) // (left + 1))
+                    if found.code:
+                        done, since = done + behind(run.places()), ""
+                    else:
+                        # It ended well, hit or not: the night once more; trained, it passes what a second one does.
+                        whole, done, since, is_trained = len(base.places[1]), 0, "clean_events", True
                     if found.pid:
                         break
                 kills.append(found)

@@ -90,7 +90,6 @@ def ledger(warehouse: str, cut: dt.date) -> list[tuple[Any, ...]]:
     return sorted((line.run_date, line.stage, line.fate, line.reason, line.row_count) for line in lines)
 
 
-@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_nothing_after_the_night_is_felt_in_it(base: Base, drivers: WarmDrivers, tmp_path: Path) -> None:
     cut, clean = dt.date.fromisoformat(base.nights[0]), str(base.folder / "after-1/warehouse")
