@@ -23,9 +23,9 @@ _LONG = (
     "test_kill_failpoints", "test_one_writer", "test_kill_random", "test_failing_storage", "test_no_future",
     "test_stop_means_stop", "test_airflow_task",
     "test_benchmarks", "test_daily_end_to_end", "test_any_log", "test_quality", "test_evaluation", "test_past_nights",
-    "test_privacy_night", "test_job_audit_defects", "test_first_evening", "test_standalone_cluster", "test_spark_submit",
-    "test_job_backfill", "test_job_clean_drift", "test_job_audit_clean_nights", "test_als_factorize",
-    "test_security_fuzz", "test_job_clean_events", "test_job_ranker_model",
+    "test_privacy_night", "test_job_audit_defects", "test_first_evening", "test_standalone_cluster",
+    "test_spark_submit", "test_job_backfill", "test_job_clean_drift", "test_job_audit_clean_nights",
+    "test_als_factorize", "test_security_fuzz", "test_job_clean_events", "test_job_ranker_model",
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ Rows = Callable[[Table, list[dict[str, Any]]], DataFrame]
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     with pytest.MonkeyPatch.context() as patch:
-        # Plans of tiny data run once or twice: without the second compiler two processes of tests took 163 s, not 186 s.
+        # Plans of tiny data run once or twice: without the second compiler two processes took 163 s of 186 s.
         patch.setenv("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=512m")
         running = session(Spark(master="local[2]", partitions=2, driver_memory="3g"), "tests", warm=True)
     yield running
