@@ -82,10 +82,10 @@ def compare(report: Report, alone: str, cluster: str) -> None:
     report.goal("whole night on a cluster, share of equal tables", "same tables", sum(equal) / len(equal), 1.0)
 
 
-def rows(warehouse: str, table: Any, names: list[str]) -> list[dict[str, Any]]:
-    """Rows of a table in the order of its key."""
+def rows(warehouse: str, table: Any, names: list[str]) -> list[str]:
+    """Rows of a table in the order of its key, as text: to the last digit, and a NaN is equal to another."""
     from nightrec.store import arrow
 
     key = [name for name in table.key or names if name in names]
     found = arrow(warehouse, table, columns=names).to_pylist()
-    return sorted(found, key=lambda row: str([row[name] for name in key]))
+    return [str(row) for row in sorted(found, key=lambda row: str([row[name] for name in key]))]
