@@ -161,7 +161,8 @@ spark = SparkSession.builder.getOrCreate()
 conf = spark.sparkContext.getConf()
 assert conf.get("spark.authenticate") == "true" == conf.get("spark.network.crypto.enabled")
 print("sum", spark.range(100).repartition(3).selectExpr("sum(id)").first()[0])
-commands = [open(f"/proc/{p}/cmdline").read() for p in __import__("os").listdir("/proc") if p.isdigit()]
+import psutil
+commands = [" ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])]
 print("executors", sum("CoarseGrainedExecutorBackend" in c for c in commands))
 print("told", sum(conf.get("spark.authenticate.secret") in c for c in commands))
 """
