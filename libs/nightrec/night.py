@@ -287,7 +287,7 @@ class Night:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.store.close()
+        self.store.close(failed=error is not None)
 
 
 def decided(asked: Config, until: date, config: Config | None = None) -> Config:

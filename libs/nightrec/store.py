@@ -228,13 +228,18 @@ class Store:
         self.reads: dict[tuple[str, str], Piece] = {}
         self.writes: dict[tuple[str, str], tuple[Table, Where]] = {}
 
-    def close(self) -> None:
-        """Let the next writer in. The kernel does the same when the process dies."""
+    def close(self, *, failed: bool = False) -> None:
+        """Let the next writer in. The kernel does the same when the process dies.
+
+        A process id that stays in the lock is that of a writer that was killed or `failed`, on a full disk, say: the
+        next one clears away what it left.
+        """
         for _, frame in self._kept.values():
             frame.unpersist()
         self._kept.clear()
         if self._lock is not None:
-            self._lock.truncate(0)  # a process id that stays there is that of one that was killed
+            if not failed:
+                self._lock.truncate(0)
             self._lock.close()
             self._lock = None
 

@@ -111,7 +111,6 @@ def sized(disk: Path, room: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={used + room}", str(disk)], check=True)
 
 
-@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_a_file_system_that_is_really_full(base: Base, drivers: WarmDrivers, disk: Path) -> None:
     """As much room is left each time as lets the night come a little further."""

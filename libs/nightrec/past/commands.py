@@ -41,8 +41,10 @@ def _writing(settings: Config) -> Iterator[Store]:
     )
     try:
         yield store
-    finally:
-        store.close()
+    except BaseException:
+        store.close(failed=True)
+        raise
+    store.close()
 
 
 def history(config: ConfigOption, json: JsonOption = False) -> None:

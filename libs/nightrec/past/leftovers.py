@@ -1,4 +1,4 @@
-"""What a writer that was killed leaves in a local warehouse: data files of commits that never came, half log entries.
+"""What a writer that was killed or failed leaves in a local warehouse: data files of no commit, half log entries.
 
 No reader ever sees them, for no version of a table names them; they only take room until they are removed. Whoever
 opens the warehouse next holds its lock, so nobody is writing them now.
