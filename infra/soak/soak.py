@@ -116,7 +116,9 @@ def main() -> int:
     }  # fmt: skip
     asked.out.mkdir(parents=True, exist_ok=True)
     file = asked.out / f"kills-{asked.seed}.json"
-    file.write_text(json.dumps(result, indent=1, default=str) + "\n", encoding="utf-8")
+    # Command lines name the checkout, which is another on every machine.
+    told = json.dumps(result, indent=1, default=str).replace(f"{CHECKOUT}/", "")
+    file.write_text(told + "\n", encoding="utf-8")
     print(f"{result['kills_landed']} of {result['kills_tried']} kills landed, {result['looks']} looks by a reader, "
           f"{len(result['complaints'])} complaints, {result['minutes']} minutes: {file}")  # fmt: skip
     return int(bool(result["complaints"]))
