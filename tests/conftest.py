@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from contract_rows import NIGHT, filled
 from pyspark.sql import DataFrame, SparkSession
 
 from nightrec.config import Config, Paths, Spark
@@ -15,8 +15,6 @@ from nightrec.contract import Table
 from nightrec.night import Night
 from nightrec.session import session
 from nightrec.store import Store
-
-NIGHT = dt.date(2026, 3, 10)
 
 # Files that take minutes begin first: where tests run in two processes, the last file is then a short one.
 _LONG = (
@@ -33,21 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files before all others, in the order of _LONG."""
     items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
 
-
-# What a test does not say about a NOT NULL column: never a value that a test would look for.
-_DEFAULTS: dict[str, Any] = {
-    "string": "-",
-    "date": NIGHT,
-    "timestamp": dt.datetime(2026, 3, 1, tzinfo=dt.UTC),
-    "double": 0.0,
-    "float": 0.0,
-    "bigint": 0,
-    "int": 0,
-    "boolean": True,
-    "map<string,string>": {},
-    "map<string,double>": {},
-    "map<string,bigint>": {},
-}
 
 Rows = Callable[[Table, list[dict[str, Any]]], DataFrame]
 
@@ -85,15 +68,8 @@ def rows(spark: SparkSession) -> Rows:
     """A frame of a table's contract from rows that name only what matters."""
 
     def build(table: Table, values: list[dict[str, Any]]) -> DataFrame:
-        def cell(column: Any, row: dict[str, Any]) -> Any:
-            if column.name in row:
-                return row[column.name]
-            if column.nullable:
-                return None
-            return [] if column.type.startswith("array") else _DEFAULTS[column.type]
-
         for row in values:
             assert set(row) <= set(table.names), f"not in {table.name}: {set(row) - set(table.names)}"
-        return spark.createDataFrame([tuple(cell(c, row) for c in table.columns) for row in values], table.schema())
+        return spark.createDataFrame([tuple(filled(table, row).values()) for row in values], table.schema())
 
     return build

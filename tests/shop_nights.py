@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contract_rows import NIGHT, filled
 
 from nightrec.contract import Table
 from nightrec.night import Night
@@ -36,15 +37,9 @@ from nightrec.tables import (
     USER_PROFILES,
 )
 
-NIGHT = dt.date(2026, 3, 10)  # a Tuesday
 DAY = dt.timedelta(days=1)
 Row = dict[str, Any]
 Tables = dict[Table, list[Row]]
-_DEFAULTS: dict[str, Any] = {
-    "string": "-", "date": NIGHT, "timestamp": dt.datetime(2026, 3, 1, tzinfo=dt.UTC), "double": 0.0, "float": 0.0,
-    "bigint": 0, "int": 0, "boolean": True, "map<string,string>": {}, "map<string,double>": {},
-    "map<string,bigint>": {}, "map<string,int>": {},
-}  # fmt: skip
 
 
 @dataclass
@@ -230,17 +225,7 @@ def write(night: Night, made: Shop, only: Iterable[Table] = ()) -> None:
 def put(night: Night, table: Table, rows: list[Row]) -> None:
     """Rows that name only what matters, in place of all that the table has."""
     encoder = night.config.encoder.id
-
-    def cell(column: Any, row: Row) -> Any:
-        if column.name == "encoder":
-            return encoder
-        if column.name in row:
-            return row[column.name]
-        if column.nullable:
-            return None
-        return [] if column.type.startswith("array") else _DEFAULTS[column.type]
-
-    night.store.put(table, [{c.name: cell(c, row) for c in table.columns} for row in rows], {})
+    night.store.put(table, [filled(table, {**row, "encoder": encoder}) for row in rows], {})
 
 
 def figures(night: Night, made: Shop) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from contract_rows import NIGHT
 from nightrec_jobs import audit
-from shop_nights import NIGHT, shop, write
+from shop_nights import shop, write
 
 from nightrec.night import Night
 from nightrec.store import arrow

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from contract_rows import NIGHT
 from nightrec_jobs import audit, published_topk
 from pyspark.sql import SparkSession
-from shop_nights import DAY, NIGHT, Row, Shop, fingerprint, ledger, put, ranked, shop, short, write
+from shop_nights import DAY, Row, Shop, fingerprint, ledger, put, ranked, shop, short, write
 
 from nightrec.config import Config, Lists, Paths, Spark
 from nightrec.contract import Table

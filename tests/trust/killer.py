@@ -82,8 +82,7 @@ def _executors(running: Mapping[int, str], run: Run) -> list[int]:
 
 def _ranks(running: Mapping[int, str], run: Run) -> list[int]:
     """The training process that has just passed a place of its own."""
-    last = next((pid for pid, _ in reversed(run.passed()) if pid != run.process.pid), 0)
-    return [last] if last in running else []
+    return [pid for pid, _ in run.passed() if pid != run.process.pid][-1:]
 
 
 # What may be hit, and how its processes are known.
@@ -121,10 +120,6 @@ class Run:
         """The places passed so far, each with the process that passed it."""
         lines = [line.split() for line in self.log.read_text().splitlines()]
         return [(int(line[0]), line[1]) for line in lines if len(line) == 2]
-
-    def ranks(self) -> dict[int, str]:
-        """Training processes so far: whatever passed a place and is not the driver."""
-        return {pid: "training process" for pid, _ in self.passed() if pid != self.process.pid}
 
     def places(self, of_ranks: bool = False) -> list[str]:
         """Names of the places passed so far, by training processes or by the driver."""
@@ -166,11 +161,11 @@ def kill(run: Run, number: int, target: str, draw: random.Random, ahead: int) ->
     hit, command, at = 0, "", time.time()
     deadline = time.monotonic() + 30
     while went_on and not hit and run.process.poll() is None and time.monotonic() < deadline:
-        running = run.ranks() if of_ranks else processes.marked(run.mark)
+        running = {} if of_ranks else processes.marked(run.mark)  # its log names it: to look around takes too long
         found = sorted(TARGETS[target](running, run))
         if found:
             hit = draw.choice(found)
-            command, at = running.get(hit, "")[:120], time.time()
+            command, at = running.get(hit, target)[:120], time.time()
             try:
                 os.kill(hit, signal.SIGKILL)
             except ProcessLookupError:
