@@ -9,9 +9,7 @@ environment .venv
 uv pip install --quiet --compile-bytecode --python .venv/bin/python --constraints constraints.txt --editable '.[test,bench]'
 wheel=$(infra/setup/horovod.sh)
 uv pip install --quiet --python .venv/bin/python --no-deps "$wheel"
-# Spark reads its log settings there; without them each session begins with eight lines of warnings.
-conf=$(echo .venv/lib/python3.*/site-packages/pyspark)/conf
-mkdir -p "$conf"
-cp --remove-destination infra/config/log4j2.properties "$conf/"
 .venv/bin/python infra/setup/delta_jars.py "$CACHE/jars"
+# Without its log settings each session begins with eight lines of warnings.
+.venv/bin/python infra/setup/shared_classes.py infra/config/log4j2.properties
 rm -f .venv/.installed-*

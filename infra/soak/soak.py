@@ -7,8 +7,9 @@ driver, its JVM, a Python worker or their parent, a training process; the second
 cluster of separate processes, where executors are hit too. After each night every table has to be that of an
 undisturbed run. Then spark-submit is ended at 20 points by SIGTERM and at 20 by SIGKILL. A reader looks all the while.
 
-The result is infra/soak/results/kills-SEED.json: every kill with its time, step and outcome, and every complaint. The
-exit code is 1 where there is one.
+Every round is written down when it is over: after whatever ended a soak, the same command plays the rounds that are
+left, unless the code has changed. The result is infra/soak/results/kills-SEED.json: every kill with its time, step and
+outcome, and every complaint. The exit code is 1 where there is one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +34,11 @@ sys.path[:0] = [str(CHECKOUT / "tests/trust"), str(CHECKOUT / "tests"), str(CHEC
 
 import measure  # noqa: E402
 from deployments import Base, built  # noqa: E402
-from rounds import Round, played  # noqa: E402
+from rounds import played  # noqa: E402
 from spark_commands import standalone_cluster  # noqa: E402
 from submitted import POINTS, Submitted, stopped  # noqa: E402
+
+from nightrec.past.manifest import code  # noqa: E402
 
 # Targets of a night's kills, by how often they are drawn; in the second night nothing is trained.
 FIRST = {"driver": 3, "jvm": 3, "worker": 2, "daemon": 1, "rank": 3}
@@ -55,41 +60,62 @@ def plan(draw: random.Random, kills: int, on_cluster: bool) -> list[list[str]]:
     return [sorted(targets, key=lambda target: target != "rank") for targets in drawn]
 
 
-def rounds(base: Base, work: Path, kills: int, seed: int) -> list[Round]:
+def kept(file: Path, play: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What an earlier run of this soak wrote down, else what is played now, with its minutes."""
+    if not file.exists():
+        began = time.monotonic()
+        found = play() | {"minutes": (time.monotonic() - began) / 60}
+        whole = file.with_suffix(".part")
+        # Command lines name the checkout, which is another on every machine.
+        whole.write_text(json.dumps(found, default=str).replace(f"{CHECKOUT}/", ""), encoding="utf-8")
+        whole.rename(file)
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def rounds(base: Base, work: Path, kills: int, seed: int) -> list[dict[str, Any]]:
     """Rounds until so many kills were tried; each has a seed of its own, so that one can be played alone."""
-    found: list[Round] = []
-    while (left := kills - sum(len(one.kills) for one in found)) > 0:
+    found: list[dict[str, Any]] = []
+    while (left := kills - sum(len(one["kills"]) for one in found)) > 0:
         number = len(found)
-        draw, on_cluster = random.Random(f"{seed}/{number}"), number % 5 == 1
-        folder = work / f"round-{number}"
-        folder.mkdir()
-        with contextlib.ExitStack() as running:
-            master = running.enter_context(standalone_cluster(folder)).master if on_cluster else ""
-            found.append(played(base, folder, draw, plan(draw, left, on_cluster), master))
-        tell(number, found[-1])
-        if not found[-1].complaints:
-            shutil.rmtree(folder)
+        found.append(kept(work / f"round-{number}.json", partial(one_round, base, work, number, left, seed)))
+        hits = Counter(one["target"] for one in found[-1]["kills"] if one["pid"])
+        complaints = found[-1]["complaints"]
+        print(f"round {number}: {dict(hits)}, {found[-1]['looks']} looks, {len(complaints)} complaints", flush=True)
+        print(*(f"  {complaint}\n" for complaint in complaints), sep="", end="", flush=True)
     return found
 
 
-def tell(number: int, found: Round) -> None:
-    """One line per round, and its complaints."""
-    hits = Counter(one.target for one in found.kills if one.pid)
-    print(f"round {number}: {dict(hits)}, {found.looks} looks, {len(found.complaints)} complaints", flush=True)
-    for complaint in found.complaints:
-        print(f"  {complaint}", flush=True)
+def one_round(base: Base, work: Path, number: int, left: int, seed: int) -> dict[str, Any]:
+    """Play one round; its folder stays where there is a complaint."""
+    draw, on_cluster, folder = random.Random(f"{seed}/{number}"), number % 5 == 1, work / f"round-{number}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with contextlib.ExitStack() as running:
+        master = running.enter_context(standalone_cluster(folder)).master if on_cluster else ""
+        found = played(base, folder, draw, plan(draw, left, on_cluster), master)
+    if not found.complaints:
+        shutil.rmtree(folder)
+    return {"kills": [one.as_dict() for one in found.kills], "looks": found.looks, "complaints": found.complaints}
 
 
 def stops(base: Base, work: Path, times: int, seed: int) -> list[dict[str, Any]]:
     """End spark-submit at so many points by each signal."""
-    shop, found = base.copy(2, work / "stops"), []
+    found = []
     for number in range(times):
         for sent in (signal.SIGTERM, signal.SIGKILL):
-            draw, point = random.Random(f"{seed}/{sent.name}/{number}"), POINTS[number % len(POINTS)]
-            job = Submitted(shop, base.nights[1], f"stop-{sent.name}-{number}", work / f"stop-{sent.name}-{number}")
-            found.append(vars(stopped(job, point, sent, draw)))
-            print(f"{sent.name} {number} at {point}: {len(found[-1]['alive'])} alive after 10 s", flush=True)
+            file = work / f"stop-{number}-{sent.name}.json"
+            found.append(kept(file, partial(one_stop, base, work / "stops", number, sent, seed)))
+            alive = len(found[-1]["alive"])
+            print(f"{sent.name} {number} at {found[-1]['point']}: {alive} alive after 10 s", flush=True)
     return found
+
+
+def one_stop(base: Base, folder: Path, number: int, sent: signal.Signals, seed: int) -> dict[str, Any]:
+    """End one job at the next of the points."""
+    shutil.rmtree(folder, ignore_errors=True)
+    draw, point = random.Random(f"{seed}/{sent.name}/{number}"), POINTS[number % len(POINTS)]
+    job = Submitted(base.copy(2, folder), base.nights[1], f"stop-{sent.name}-{number}", folder / "log")
+    return vars(stopped(job, point, sent, draw))
 
 
 def main() -> int:
@@ -98,41 +124,39 @@ def main() -> int:
     words.add_argument("--kills", type=int, default=200)
     words.add_argument("--stops", type=int, default=20, help="points per signal at which spark-submit is ended")
     words.add_argument("--seed", type=int, default=1)
-    words.add_argument("--work", type=Path, default=CHECKOUT / "var/soak", help="emptied first")
+    words.add_argument("--work", type=Path, default=CHECKOUT / "var/soak")
     words.add_argument("--out", type=Path, default=HERE / "results")
     asked = words.parse_args()
-    shutil.rmtree(asked.work, ignore_errors=True)
-    began, base = time.time(), built(asked.work / "base")
-    found = rounds(base, asked.work, asked.kills, asked.seed)
-    ended = stops(base, asked.work, asked.stops, asked.seed)
+    work = asked.work / f"seed-{asked.seed}-{code()}"
+    base = built(work / "base")
+    found = rounds(base, work, asked.kills, asked.seed)
+    ended = stops(base, work, asked.stops, asked.seed)
     result = {
-        "seed": asked.seed, "machine": measure.machine(),
+        "seed": asked.seed, "code": code(), "machine": measure.machine(),
         "versions": measure.versions("pyspark", "delta-spark", "deltalake", "torch", "horovod"),
-        "minutes": round((time.time() - began) / 60, 1), **summary(found, ended),
-        "complaints": [complaint for one in found for complaint in one.complaints]
+        "minutes": round(sum(one["minutes"] for one in found + ended), 1), **summary(found, ended),
+        "complaints": [complaint for one in found for complaint in one["complaints"]]
         + [f"{one['signal']} at {one['point']}: {line}" for one in ended for line in one["alive"]],
-        "kills": [one.as_dict() for each in found for one in each.kills],
+        "kills": [one for each in found for one in each["kills"]],
         "stops": ended,
     }  # fmt: skip
     asked.out.mkdir(parents=True, exist_ok=True)
     file = asked.out / f"kills-{asked.seed}.json"
-    # Command lines name the checkout, which is another on every machine.
-    told = json.dumps(result, indent=1, default=str).replace(f"{CHECKOUT}/", "")
-    file.write_text(told + "\n", encoding="utf-8")
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"{result['kills_landed']} of {result['kills_tried']} kills landed, {result['looks']} looks by a reader, "
           f"{len(result['complaints'])} complaints, {result['minutes']} minutes: {file}")  # fmt: skip
     return int(bool(result["complaints"]))
 
 
-def summary(found: list[Round], ended: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(found: list[dict[str, Any]], ended: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures people ask for."""
-    kills = [one for each in found for one in each.kills]
+    kills = [one for each in found for one in each["kills"]]
     return {
-        "kills_tried": len(kills), "kills_landed": sum(bool(one.pid) for one in kills),
-        "kills_by_target": dict(Counter(one.target for one in kills if one.pid)),
-        "nights": 2 * len(found), "looks": sum(each.looks for each in found),
+        "kills_tried": len(kills), "kills_landed": sum(bool(one["pid"]) for one in kills),
+        "kills_by_target": dict(Counter(one["target"] for one in kills if one["pid"])),
+        "nights": 2 * len(found), "looks": sum(each["looks"] for each in found),
         "unlawful_snapshots": sum(
-            line.startswith(("version", "unreadable")) for each in found for line in each.complaints
+            line.startswith(("version", "unreadable")) for each in found for line in each["complaints"]
         ),
         "stops": len(ended), "stops_with_survivors": sum(bool(one["alive"]) for one in ended),
     }  # fmt: skip

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,20 +16,33 @@ if TYPE_CHECKING:
 
 _WORKERS = "spark.python.daemon.module"
 
+# Spark generates methods beyond the 8,000 bytes that the JVM compiles at all: cleaning took a third longer.
+_COMPILED = "-XX:-DontCompileHugeMethods -XX:ReservedCodeCacheSize=512m"
 # A night on two cores is over before the JVM's second compiler pays: left at its defaults it took 122 of 380 core
 # seconds. It waits until code is ten times as hot, which a large log's loops soon are; one collector for few cores.
-_JVM = " ".join(
+_ONE_MACHINE = " ".join(
     (
         "-XX:Tier4InvocationThreshold=50000",
         "-XX:Tier4MinInvocationThreshold=6000",
         "-XX:Tier4CompileThreshold=150000",
         "-XX:Tier4BackEdgeThreshold=400000",
-        # Spark generates methods beyond the 8,000 bytes that the JVM compiles at all: cleaning took a third longer.
-        "-XX:-DontCompileHugeMethods",
-        "-XX:ReservedCodeCacheSize=512m",
         "-XX:+UseParallelGC",
     )
 )
+
+
+def class_archive() -> Path:
+    """Where the set-up keeps Spark's classes, loaded and verified once (infra/setup/shared_classes.py)."""
+    import pyspark
+
+    return Path(pyspark.__file__).with_name("nightrec-classes.jsa")
+
+
+def mapped_classes() -> str:
+    """The options with which a JVM maps them; where it cannot it loads its classes and says nothing."""
+    if not class_archive().exists():
+        return ""
+    return f'"-XX:SharedArchiveFile={class_archive()}" -Xlog:cds=off -Xlog:cds+dynamic=off'
 
 
 def session(settings: Spark, name: str, *, warm: bool = False) -> SparkSession:
@@ -86,6 +100,7 @@ def _options(settings: Spark, master: str) -> dict[str, str]:
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
         # Its statistics took 1.6 of 3.5 core seconds per 500,000 raw lines and saved nothing beside spark.rdd.compress.
         "spark.sql.inMemoryColumnarStorage.compressed": "false",
+        "spark.executor.extraJavaOptions": f"{_COMPILED} {mapped_classes()}",
         "spark.ui.enabled": str(settings.ui).lower(),
         "spark.ui.showConsoleProgress": "false",
         # Retries belong to the scheduler alone.
@@ -96,7 +111,7 @@ def _options(settings: Spark, master: str) -> dict[str, str]:
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.driver.memory": settings.driver_memory,
-            "spark.driver.extraJavaOptions": _JVM,
+            "spark.driver.extraJavaOptions": f"{_ONE_MACHINE} {_COMPILED} {mapped_classes()}",
             # Generated code of all stages: past nights that are replayed for training need the same again.
             "spark.sql.codegen.cache.maxEntries": "2000",
             # One JVM: a task that waits for data on its own machine waits for nothing.

@@ -1,8 +1,12 @@
-"""The doors lead to the same lists: one night by the daily DAG, each task a real spark-submit, and by a warm run."""
+"""The doors lead to the same lists: one night by the daily DAG, each task a real spark-submit, and by a warm run.
+
+Users have pseudonyms in both, and what Airflow keeps (its pages are made from it) knows no user and no key.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +16,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 from spark_commands import CHECKOUT, environment
-from synthetic import deployment
+from synthetic import deployment, user_id
 
 from nightrec import config as configuration
 from nightrec import runner, store
@@ -21,6 +25,31 @@ from nightrec.pipeline import NIGHT, stage
 from nightrec.tables import LEDGER, PUBLISHED_TOPK
 
 AIRFLOW = CHECKOUT / ".venv-airflow/bin/airflow"
+
+
+CANARY, KEY = "canary-of-airflow-7e3f", "airflow5ecretkey" * 3
+
+
+def plant(deployed: Path) -> None:
+    """Call the eighth user CANARY, hide all users behind pseudonyms, and break a line that tells who it is."""
+    for file in (deployed / "raw").rglob("part-0.jsonl*"):
+        packed = file.suffix == ".gz"
+        text = gzip.decompress(file.read_bytes()).decode() if packed else file.read_text()
+        text = text.replace(f'"{user_id(7)}"', f'"{CANARY}"')
+        file.write_bytes(gzip.compress(text.encode(), mtime=0) if packed else text.encode())
+    last = max((deployed / "raw/events").glob("ingest_date=*"))
+    (last / "broken.jsonl").write_text(f'{{"user_id": "{CANARY}", "item_id": 7\n{CANARY}\n')
+    (deployed / "privacy.key").write_text(KEY)
+    (deployed / "privacy.key").chmod(0o600)
+    with (deployed / "nightrec.toml").open("a") as toml:
+        toml.write("\n[privacy]\npseudonyms = true\n")
+
+
+def kept(home: Path, said: str) -> dict[str, str]:
+    """What Airflow holds of its runs: each file of its folder, the database among them, and what it printed."""
+    files = {str(file.relative_to(home)): file.read_bytes().decode(errors="replace")
+             for file in home.rglob("*") if file.is_file()}  # fmt: skip
+    return files | {"printed": said}
 
 
 def airflow(home: Path, toml: Path, *words: str) -> str:
@@ -36,7 +65,7 @@ def airflow(home: Path, toml: Path, *words: str) -> str:
         timeout=1200, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, f"airflow {' '.join(words)}\n{(ended.stdout + ended.stderr)[-6000:]}"
-    return ended.stdout
+    return ended.stdout + ended.stderr
 
 
 def set_up(home: Path, toml: Path) -> None:
@@ -51,6 +80,7 @@ def test_the_daily_dag_publishes_what_a_warm_run_publishes(spark: SparkSession, 
     if not AIRFLOW.exists():
         pytest.fail("Airflow's environment is missing: make airflow-install")
     toml, shop = deployment(tmp_path / "warm", users=30, items=40, days=20)
+    plant(toml.parent)
     settings = configuration.load(toml)
     home, by_dag = tmp_path / "airflow-home", tmp_path / "airflow/nightrec.toml"
     home.mkdir()
@@ -68,7 +98,7 @@ def test_the_daily_dag_publishes_what_a_warm_run_publishes(spark: SparkSession, 
         by_airflow = beside.submit(airflow, home, by_dag, "dags", "test", "nightrec_daily", shop.last.isoformat())
         with Night(spark, settings, shop.last) as night:
             stages = [books.stage for books in runner.run(night, lambda _: nullcontext())]
-        by_airflow.result()
+        said = by_airflow.result()
     assert stages == [stage.name for stage in NIGHT]
 
     warm, scheduled = (
@@ -84,3 +114,9 @@ def test_the_daily_dag_publishes_what_a_warm_run_publishes(spark: SparkSession, 
         for where in (settings.paths.warehouse, configuration.load(by_dag).paths.warehouse)
     ]
     assert books[0] == books[1]
+
+    held = kept(home, said)
+    # Airflow did write of this night where it is looked at: its database, its log files, its output.
+    for where in ("airflow.db", "logs/", "printed"):
+        assert any(where in name and f"nightrec clean_events {shop.last}" in text for name, text in held.items()), where
+    assert not [name for name, text in held.items() if CANARY in text or KEY in text]

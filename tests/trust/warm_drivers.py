@@ -44,15 +44,14 @@ class WarmDrivers:
     """A server of drivers. `memory`: of its JVM."""
 
     def __init__(self, folder: Path, mark: str = "warm", memory: str = "2g") -> None:
+        from spark_commands import environment  # the server is this file too, and needs nothing of the tests
+
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._count = folder, 0
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("SPARK", "PYSPARK", "NIGHTREC"))
-        }
-        environment |= {"NIGHTREC_RUN_MARK": mark, "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+        variables = environment(NIGHTREC_RUN_MARK=mark, PYTHONUNBUFFERED="1")
         self._log = (folder / "server.log").open("ab")
         self._server = subprocess.Popen(
-            [sys.executable, str(HERE / "warm_drivers.py"), memory], env=environment, cwd=CHECKOUT,
+            [sys.executable, str(HERE / "warm_drivers.py"), memory], env=variables, cwd=CHECKOUT,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
         )  # fmt: skip
 
@@ -111,7 +110,7 @@ def serve(memory: str) -> None:
         "spark.master": "local[2]", "spark.driver.memory": memory, "spark.python.daemon.module": "nightrec.workers",
         "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.showConsoleProgress": "false",
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m -XX:+UseSerialGC",
+        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC",
     }.items():  # fmt: skip
         conf.set(key, value)
     gateway = launch_gateway(conf)
