@@ -37,10 +37,7 @@ Rows = Callable[[Table, list[dict[str, Any]]], DataFrame]
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    with pytest.MonkeyPatch.context() as patch:
-        # Plans of tiny data run once or twice: without the second compiler two processes took 163 s of 186 s.
-        patch.setenv("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=512m")
-        running = session(Spark(master="local[2]", partitions=2, driver_memory="3g"), "tests", warm=True)
+    running = session(Spark(master="local[2]", partitions=2, driver_memory="3g"), "tests", warm=True)
     yield running
     running.stop()
 

@@ -165,7 +165,7 @@ def source(folder: Path, *, smoke: bool) -> str:
     if smoke:
         from synthetic import write_raw
 
-        write_raw(folder / "source", days=25)  # two past cuts to learn from
+        write_raw(folder / "source", days=18)  # one past cut to learn from
         return str(folder / "source")
     if shop.is_dir():
         return str(shop)
@@ -190,7 +190,7 @@ def deploy(folder: str, events: int, smoke: bool) -> int:
     (root / "nightrec.toml").write_text(
         f'[spark]\nmaster = "local[2]"\npartitions = {max(4, math.ceil(made.events / MILLION))}\n'
         f'driver_memory = "{HEAP_GIB:.0f}g"\n'
-        # The tests' shop has 25 days; the default horizon asks for more.
+        # The tests' shop has 18 days; the default horizon asks for more.
         + ("\n[ranker]\nhorizon_days = 7\nepochs = 2\ntrees = 10\n" if smoke else "")
     )
     return made.events
