@@ -119,7 +119,7 @@ def state(config: Config) -> dict[str, Any]:
 def same_session(monkeypatch: pytest.MonkeyPatch, spark: SparkSession) -> None:
     """A command ends its Spark session; the tests' goes on."""
     monkeypatch.setattr(type(spark), "stop", lambda session: None)
-    monkeypatch.setattr("nightrec.night.die_with_parent", lambda: None)
+    monkeypatch.setattr("nightrec.parent.die_with_parent", lambda: None)
 
 
 @pytest.mark.usefixtures("same_session")

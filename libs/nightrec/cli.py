@@ -25,7 +25,7 @@ from rich.console import Console
 from nightrec import config as configuration
 from nightrec import quality, quarantine
 from nightrec.errors import NightrecError, storage_failed
-from nightrec.options import ConfigOption, JsonOption, answer, tell
+from nightrec.options import DATE, ConfigOption, JsonOption, answer, tell
 from nightrec.past import commands as nights
 from nightrec.pipeline import STAGES, Stage
 from nightrec.printable import lines
@@ -42,12 +42,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-DateOption = Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="the night")]
+DateOption = Annotated[datetime, typer.Option("--date", help="the night", **DATE)]
 NightOption = Annotated[
-    datetime | None,
-    typer.Option(
-        "--date", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="the night; the last one published without it"
-    ),
+    datetime | None, typer.Option("--date", help="the night; the last one published without it", **DATE)
 ]
 AlsOption = Annotated[
     str | None,
@@ -97,7 +94,8 @@ def _open(
     config: Path, night: datetime, name: str, als: str | None = None, ranker: str | None = None
 ) -> Iterator[Night]:
     """A night on a warm session, for as long as the `with` lasts."""
-    from nightrec.night import Night, die_with_parent
+    from nightrec.night import Night
+    from nightrec.parent import die_with_parent
     from nightrec.session import session
 
     settings = configuration.load(config)

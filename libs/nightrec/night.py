@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
-import os
-import signal
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +19,7 @@ from nightrec import config as configuration
 from nightrec.config import Config
 from nightrec.contract import Table
 from nightrec.errors import AuditRefused, Fenced, NightrecError, storage_failed
+from nightrec.parent import die_with_parent
 from nightrec.past import manifest
 from nightrec.past.pieces import Piece, Where
 from nightrec.pipeline import SAME_DATE
@@ -287,7 +284,7 @@ class Night:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.store.close(failed=error is not None)
+        self.store.__exit__(kind, error, trace)
 
 
 def decided(asked: Config, until: date, config: Config | None = None) -> Config:
@@ -356,33 +353,3 @@ def main(job: Callable[[Night], None], argv: Sequence[str] | None = None) -> Non
 def _unreached(night: Night) -> None:
     """In place of a job, for a past night that no training learns from."""
     night.book("skipped", 1, "nothing to replay: the log begins too late")
-
-
-def die_with_parent() -> None:
-    """Ask Linux to end this process when the one that started it dies.
-
-    Without it the Python driver of a killed spark-submit lives on and keeps executing (seen for 8 s and more).
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG
-        if "AIRFLOW_CTX_TASK_ID" in os.environ and "PYSPARK_GATEWAY_PORT" in os.environ:
-            threading.Thread(target=_end_with_task, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with_task(jvm: int) -> None:
-    """End spark-submit's JVM, and so this driver, when the Airflow task that started it is gone.
-
-    Airflow ends what a task has started where it stops the task itself; a task process that is killed takes nothing
-    with it: its spark-submit held the warehouse on and the retry was refused.
-    """
-    task = _parent(jvm)
-    while task > 1 and _parent(jvm) == task:
-        time.sleep(1)
-    os.kill(jvm, signal.SIGTERM)
-    time.sleep(5)
-    os.kill(jvm, signal.SIGKILL)
-
-
-def _parent(process: int) -> int:
-    """Id of the process that started another one, or has taken it over from a dead one."""
-    return int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
@@ -13,6 +13,9 @@ from nightrec.printable import one_line
 
 if TYPE_CHECKING:
     from nightrec.night import Books
+
+# How every command takes a date.
+DATE: dict[str, Any] = {"formats": ["%Y-%m-%d"], "metavar": "YYYY-MM-DD"}
 
 ConfigOption = Annotated[Path, typer.Option("--config", metavar="TOML", help="the deployment's nightrec.toml")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print the answer for machines")]

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from nightrec import config as configuration
-from nightrec.options import ConfigOption, JsonOption, answer, tell
+from nightrec.options import DATE, ConfigOption, JsonOption, answer, tell
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -61,7 +61,7 @@ def _session(
     settings: Config, name: str, console: Console
 ) -> Iterator[tuple[SparkSession, Watch, Callable[[Books], None]]]:
     """A warm session, what watches its stages, and what prints each one's line as it ends."""
-    from nightrec.night import die_with_parent
+    from nightrec.parent import die_with_parent
     from nightrec.progress import StageProgress
     from nightrec.session import session
 
@@ -129,10 +129,7 @@ def tune(
     config: ConfigOption,
     date: Annotated[
         datetime | None,
-        typer.Option(
-            "--date", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD",
-            help="tune by what had arrived by then; by the whole log without it",
-        ),
+        typer.Option("--date", help="tune by what had arrived by then; by the whole log without it", **DATE),
     ] = None,
     cuts: CutsOption = 3,
     days: DaysOption = None,

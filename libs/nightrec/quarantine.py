@@ -17,7 +17,7 @@ import typer
 
 from nightrec import config as configuration
 from nightrec.errors import BadInput
-from nightrec.options import ConfigOption, JsonOption, answer
+from nightrec.options import DATE, ConfigOption, JsonOption, answer
 from nightrec.store import arrow
 from nightrec.tables import LEDGER, REJECTED_EVENTS
 
@@ -53,10 +53,7 @@ class Mended:
 def rejected(
     config: ConfigOption,
     date: Annotated[
-        datetime | None,
-        typer.Option(
-            "--date", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="the ingest date; all of them without it"
-        ),
+        datetime | None, typer.Option("--date", help="the ingest date; all of them without it", **DATE)
     ] = None,
     reason: Annotated[
         list[str] | None, typer.Option("--reason", metavar="REASON", help="only of this reason; repeatable")
@@ -84,7 +81,8 @@ def repair(
 
     Example: `nightrec repair mended.jsonl --config C`
     """
-    from nightrec.night import Night, die_with_parent
+    from nightrec.night import Night
+    from nightrec.parent import die_with_parent
     from nightrec.session import session
 
     settings = configuration.load(config)

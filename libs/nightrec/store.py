@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -227,6 +228,14 @@ class Store:
         # What was read and written since whoever keeps books of it has emptied them.
         self.reads: dict[tuple[str, str], Piece] = {}
         self.writes: dict[tuple[str, str], tuple[Table, Where]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(failed=error is not None)
 
     def close(self, *, failed: bool = False) -> None:
         """Let the next writer in. The kernel does the same when the process dies.

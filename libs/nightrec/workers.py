@@ -4,18 +4,15 @@ Spark ends workers that were idle for a minute and starts new ones; each that en
 torch and transformers again. Named to Spark by `session(..., warm=True)`, which makes it the parent of its workers.
 """
 
-# ruff: noqa: E402
-import ctypes
 import gc
 import signal
-import sys
 
-_PDEATHSIG = 1
+from nightrec.parent import death_signal
 
 # Eight core seconds of imports follow, in which it does not hear that the JVM has closed its input: one that was killed
 # then left it alive for more than 10 s. Only for so long: what Linux looks at is the JVM's thread, which waits for it.
-if __name__ == "__main__" and sys.platform == "linux":
-    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+if __name__ == "__main__":
+    death_signal(signal.SIGKILL)
 
 # Loaded for the workers that are forked from here. Nothing of it starts a thread before it is used: a fork is safe.
 import horovod.torch  # noqa: F401
@@ -31,6 +28,5 @@ from transformers import AutoTokenizer, BertModel  # noqa: F401
 if __name__ == "__main__":
     # A worker collects garbage after each task: looking through these libraries again took 0.26 s of each one's core.
     gc.freeze()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PDEATHSIG, 0)
+    death_signal(0)
     daemon.manager()

@@ -47,7 +47,7 @@ subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2]])
 time.sleep(60)
 """
 LIVES = "import sys, time; from pathlib import Path; Path(sys.argv[1]).touch(); time.sleep(30)"
-DIES = f"from nightrec.night import die_with_parent; die_with_parent(); {LIVES}"
+DIES = f"from nightrec.parent import die_with_parent; die_with_parent(); {LIVES}"
 
 
 def test_a_driver_that_asks_for_no_death_signal_is_caught(tmp_path: Path) -> None:

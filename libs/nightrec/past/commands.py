@@ -17,7 +17,7 @@ from rich.console import Console
 
 from nightrec import config as configuration
 from nightrec.errors import UsageError
-from nightrec.options import ConfigOption, JsonOption, answer
+from nightrec.options import DATE, ConfigOption, JsonOption, answer
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -26,25 +26,18 @@ if TYPE_CHECKING:
     from nightrec.past.undo import Publication
     from nightrec.store import Store
 
-_DATE: dict[str, Any] = {"formats": ["%Y-%m-%d"], "metavar": "YYYY-MM-DD"}
 
 
 @contextmanager
 def _writing(settings: Config) -> Iterator[Store]:
     """A hold on the warehouse for what the log alone can do, without Spark."""
-    from nightrec.night import die_with_parent
+    from nightrec.parent import die_with_parent
     from nightrec.store import Store
 
     die_with_parent()
-    store = Store(
-        cast("SparkSession", None), settings.paths.warehouse, uuid.uuid4().hex[:12], settings.retention.nights
-    )
-    try:
+    nights = settings.retention.nights
+    with Store(cast("SparkSession", None), settings.paths.warehouse, uuid.uuid4().hex[:12], nights) as store:
         yield store
-    except BaseException:
-        store.close(failed=True)
-        raise
-    store.close()
 
 
 def history(config: ConfigOption, json: JsonOption = False) -> None:
@@ -88,7 +81,7 @@ def _table(rows: list[dict[str, Any]], settings: Config) -> Any:
 
 def rollback(
     config: ConfigOption,
-    to: Annotated[datetime, typer.Option("--to", help="the night whose lists are to be served again", **_DATE)],
+    to: Annotated[datetime, typer.Option("--to", help="the night whose lists are to be served again", **DATE)],
     json: JsonOption = False,
 ) -> None:
     """Serve the lists of an earlier night again, in one commit; later nights use its models. Does not start Spark.
@@ -115,7 +108,7 @@ def rollback(
 
 def clean_up(
     config: ConfigOption,
-    date: Annotated[datetime, typer.Option("--date", help="the night from which the window reaches back", **_DATE)],
+    date: Annotated[datetime, typer.Option("--date", help="the night from which the window reaches back", **DATE)],
     keep_nights: Annotated[
         int | None, typer.Option("--keep-nights", min=1, help="more nights than retention.nights, never fewer")
     ] = None,
@@ -184,7 +177,7 @@ def replay(
 
     Example: `nightrec replay 1998-03-25 --config var/demo/nightrec.toml`
     """
-    from nightrec.night import die_with_parent
+    from nightrec.parent import die_with_parent
     from nightrec.past.replay import replay as build
     from nightrec.session import session
 

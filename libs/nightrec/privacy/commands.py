@@ -10,15 +10,13 @@ import typer
 
 from nightrec import config as configuration
 from nightrec.errors import UsageError
-from nightrec.options import ConfigOption, JsonOption, answer
+from nightrec.options import DATE, ConfigOption, JsonOption, answer
 
 
 def forget(
     user: Annotated[str, typer.Argument(metavar="USER", help="the id as the log has it; - reads it from stdin")],
     config: ConfigOption,
-    date: Annotated[
-        datetime, typer.Option("--date", formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="date of the certificate")
-    ],
+    date: Annotated[datetime, typer.Option("--date", help="date of the certificate", **DATE)],
     json: JsonOption = False,
 ) -> None:
     """Erase a user from raw files, tables with all their versions, exports and checkpoints, and certify it.
