@@ -24,22 +24,26 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def run(report: Report, *, smoke: bool) -> None:
-    """One night each on the tests' shop: of 60 users and a single past cut with `smoke`, else of 2,000 and three."""
+    """One night each on the tests' shop: of 12 users and a single past cut with `smoke`, else of 2,000 and three."""
     sys.path[:0] = [str(CHECKOUT / "tests"), str(CHECKOUT / "tests/trust")]
+    from deployments import small
     from spark_commands import standalone_cluster
     from synthetic import deployment
 
-    sizes = {"days": 18} if smoke else {"users": 2000, "items": 400}
     with tempfile.TemporaryDirectory() as folder:
         alone, cluster, daemons = (Path(folder) / name for name in ("alone", "cluster", "daemons"))
-        toml, shop = deployment(alone, **sizes)
-        report.figure("whole night", "one process, local[2]", "s", [night(alone, shop.last)])
+        if smoke:
+            toml, last = small(alone)
+        else:
+            toml, shop = deployment(alone, users=2000, items=400)
+            last = shop.last
+        report.figure("whole night", "one process, local[2]", "s", [night(alone, last)])
         shutil.copytree(alone / "raw", cluster / "raw")
         daemons.mkdir()
         with standalone_cluster(daemons) as running:
             options = '[spark.options]\n"spark.executor.memory" = "1g"\n"spark.executor.cores" = "1"\n'
             (cluster / "nightrec.toml").write_text(toml.read_text().replace("local[2]", running.master) + options)
-            report.figure("whole night", "two one-core workers", "s", [night(cluster, shop.last)])
+            report.figure("whole night", "two one-core workers", "s", [night(cluster, last)])
             executors = running.log.read_text().count("Launching executor app-")
         report.check("whole night", executors == 2, f"{executors} executors on the two workers")
         compare(report, str(alone / "warehouse"), str(cluster / "warehouse"))
