@@ -25,9 +25,13 @@ BIN = Path(sys.executable).parent
 _SHORT = f"-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m {mapped_classes()}"
 
 
+# Settings of another Spark, another Airflow or another nightrec must not leak into what a test starts.
+_FOREIGN = ("SPARK", "PYSPARK", "AIRFLOW", "NIGHTREC")
+
+
 def environment(**more: str) -> dict[str, str]:
     """The variables of a person who has put .venv/bin on PATH, a JVM that starts quickly, and `more`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK", "PYSPARK", "AIRFLOW"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     return kept | {"PATH": path, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SUBMIT_OPTS": _SHORT} | more
 

@@ -113,6 +113,15 @@ def _snapshot(folder: Path, day: date, lines: list[dict[str, Any]]) -> None:
     (target / "part-0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
+def rename_user(raw: Path, index: int, name: str) -> None:
+    """Call a user by another id in every raw file."""
+    for file in raw.rglob("part-0.jsonl*"):
+        packed = file.suffix == ".gz"
+        text = gzip.decompress(file.read_bytes()).decode() if packed else file.read_text()
+        text = text.replace(f'"{user_id(index)}"', f'"{name}"')
+        file.write_bytes(gzip.compress(text.encode(), mtime=0) if packed else text.encode())
+
+
 def deployment(folder: Path, **sizes: int) -> tuple[Path, Shop]:
     """A whole deployment: raw files and a nightrec.toml (also returned) whose models are as small as they may be."""
     shop = write_raw(folder / "raw", **sizes)

@@ -22,7 +22,7 @@ import pytest
 from nightrec_jobs import clean_events, export, user_profiles
 from pyspark.sql import SparkSession
 from spark_commands import BIN, environment
-from synthetic import deployment, user_id
+from synthetic import deployment, rename_user, user_id
 
 from nightrec import config as configuration
 from nightrec.errors import Fenced, NightrecError, UsageError
@@ -82,12 +82,7 @@ class Deployment:
 
 def plant(raw: Path, last: dt.date) -> None:
     """Call the eighth user CANARY, and let raw files of every form, and others' lines, speak of the canaries."""
-    old = f'"{user_id(7)}"'
-    for file in raw.rglob("part-0.jsonl*"):
-        packed = file.suffix == ".gz"
-        text = gzip.decompress(file.read_bytes()).decode() if packed else file.read_text()
-        text = text.replace(old, f'"{CANARY}"')
-        file.write_bytes(gzip.compress(text.encode(), mtime=0) if packed else text.encode())
+    rename_user(raw, 7, CANARY)
     folder = raw / f"events/ingest_date={last}"
     event = {"user_id": CANARY, "item_id": "i003", "event_type": "comment", "event_ts": f"{last}T10:00:00Z"}
     lines = [

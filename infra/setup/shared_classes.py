@@ -2,8 +2,9 @@
 
     .venv/bin/python infra/setup/shared_classes.py LOG4J2_PROPERTIES
 
-Java's application class-data sharing. A JVM that opens a session and merges ten rows into a table took 23 core seconds
-and 18 s without it, 16 core seconds and 12 s with it (2 cores, first compiler alone; 29 and 25 core seconds with both).
+Java's application class-data sharing. A JVM that opens a session and merges a thousand rows into a table took 23 core
+seconds and 18 s without it, 16 core seconds and 12 s with it (2 cores, first compiler alone; 29 and 25 core seconds
+with both).
 Java takes an archive only while the class path is what it was, with nothing in pyspark's conf folder; any other JVM
 starts as before. So Spark's log settings, given here, do not lie in conf but in a jar among pyspark's.
 """

@@ -6,7 +6,6 @@ Users have pseudonyms in both, and what Airflow keeps (its pages are made from i
 from __future__ import annotations
 
 import datetime as dt
-import gzip
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 from spark_commands import CHECKOUT, environment
-from synthetic import deployment, user_id
+from synthetic import deployment, rename_user
 
 from nightrec import config as configuration
 from nightrec import runner, store
@@ -32,11 +31,7 @@ CANARY, KEY = "canary-of-airflow-7e3f", "airflow5ecretkey" * 3
 
 def plant(deployed: Path) -> None:
     """Call the eighth user CANARY, hide all users behind pseudonyms, and break a line that tells who it is."""
-    for file in (deployed / "raw").rglob("part-0.jsonl*"):
-        packed = file.suffix == ".gz"
-        text = gzip.decompress(file.read_bytes()).decode() if packed else file.read_text()
-        text = text.replace(f'"{user_id(7)}"', f'"{CANARY}"')
-        file.write_bytes(gzip.compress(text.encode(), mtime=0) if packed else text.encode())
+    rename_user(deployed / "raw", 7, CANARY)
     last = max((deployed / "raw/events").glob("ingest_date=*"))
     (last / "broken.jsonl").write_text(f'{{"user_id": "{CANARY}", "item_id": 7\n{CANARY}\n')
     (deployed / "privacy.key").write_text(KEY)
