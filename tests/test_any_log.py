@@ -87,8 +87,8 @@ def mostly_new_items(draw: random.Random) -> Iterator[Event]:
 
 def robots(draw: random.Random) -> Iterator[Event]:
     """A robot in three users: 1,100 events in an hour."""
-    yield from shop(draw, users=8)
-    for robot in range(4):
+    yield from shop(draw, users=40)
+    for robot in range(20):
         for n in range(1_100):
             yield event(9_000 + robot, n % 60, DAYS - 2, "view", 2 * n)
 
@@ -183,7 +183,7 @@ def small(folder: Path) -> Config:
     config = Config(paths=Paths(**{name: str(folder / name) for name in Paths.model_fields}), spark=LOCAL)
     parts = {
         "als": {"rank": 8, "iterations": 2},
-        "ranker": {"horizon_days": 7, "past_cuts": 2, "epochs": 1, "hidden": (8,), "trees": 0},
+        "ranker": {"horizon_days": 7, "past_cuts": 1, "epochs": 1, "hidden": (8,), "trees": 0},
     }
     return config.model_copy(
         update={name: getattr(config, name).model_copy(update=given) for name, given in parts.items()}

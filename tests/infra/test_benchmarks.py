@@ -19,8 +19,13 @@ from measure import Report  # noqa: E402
 
 from nightrec.pipeline import STAGES  # noqa: E402
 
+# Whole nights, two or three each: three to five minutes.
+LONG = ("cluster", "growth", "nights")
 
-@pytest.mark.parametrize("name", bench.BENCHMARKS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.soak] if name in LONG else []) for name in bench.BENCHMARKS]
+)
 def test_a_benchmark_runs_on_tiny_data(name: str) -> None:
     told = subprocess.run(
         [sys.executable, str(BENCHMARKS / "bench.py"), "--smoke", "--only", name],

@@ -62,7 +62,7 @@ def test_ten_full_disks_and_a_lost_reply_at_every_table(base: Base) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("night", [1, 2])
+@pytest.mark.parametrize("night", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_a_night_whose_storage_fails_again_and_again_ends_like_an_undisturbed_one(
     base: Base, drivers: WarmDrivers, night: int, tmp_path: Path
 ) -> None:
