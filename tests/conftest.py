@@ -16,11 +16,12 @@ from nightrec.night import Night
 from nightrec.session import session
 from nightrec.store import Store
 
-# Files that take minutes begin first: where tests run in two processes, the last file is then a short one.
+# Files that take minutes begin first: where tests run in two processes, the last file is then a short one. The second
+# needs nothing of the base that the first builds and the next five use: they would wait for it.
 _LONG = (
-    "test_kill_failpoints", "test_one_writer", "test_kill_random", "test_failing_storage", "test_no_future",
-    "test_stop_means_stop", "test_airflow_task",
-    "test_benchmarks", "test_daily_end_to_end", "test_any_log", "test_quality", "test_evaluation", "test_past_nights",
+    "test_kill_failpoints", "test_any_log", "test_kill_random", "test_one_writer", "test_failing_storage",
+    "test_no_future", "test_stop_means_stop", "test_airflow_task",
+    "test_benchmarks", "test_daily_end_to_end", "test_quality", "test_evaluation", "test_past_nights",
     "test_privacy_night", "test_job_audit_defects", "test_first_evening", "test_standalone_cluster",
     "test_spark_submit", "test_job_backfill", "test_job_clean_drift", "test_job_audit_clean_nights",
     "test_als_factorize", "test_security_fuzz", "test_job_clean_events", "test_job_ranker_model",

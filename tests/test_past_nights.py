@@ -127,6 +127,7 @@ def assert_equal(folder: Path, begun: subprocess.Popen[bytes]) -> None:
     assert tables["ranked_topk"][0] > 100
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_night_built_again_on_one_core_is_equal(shop: Shop, tmp_path: Path) -> None:
     assert_equal(tmp_path, replayed(shop, tmp_path, 'master = "local[1]"\npartitions = 3\n'))
@@ -136,7 +137,7 @@ def test_a_night_built_again_on_one_core_is_equal(shop: Shop, tmp_path: Path) ->
 def test_a_night_built_again_by_two_executors_of_which_one_is_killed_is_equal(shop: Shop, tmp_path: Path) -> None:
     with standalone_cluster(tmp_path) as cluster:
         begun = replayed(shop, tmp_path, (
-            f'master = "{cluster.master}"\npartitions = 2\n[spark.options]\n"spark.executor.memory" = "1g"\n'
+            f'master = "{cluster.master}"\npartitions = 3\n[spark.options]\n"spark.executor.memory" = "1g"\n'
             f'"spark.executor.cores" = "1"\n"spark.executorEnv.{MARK}" = "{tmp_path}"\n'
         ))  # fmt: skip
         # The first stage that works with vectors and trees of the committed models comes next.
