@@ -48,9 +48,9 @@ quality: install  ## judge the lists on MovieLens-100K; on another log with RAW=
 	@.venv/bin/python infra/quality/measure.py $(or $(NAME),movielens) --work var/quality --raw $(or $(RAW),$(DEMO)/raw) \
 		$(if $(RAW),,--config $(DEMO)/nightrec.toml --days 28) $(if $(REPEATS),--repeats)
 
-soak: install  ## the longest tests, then kill nights at random, 200 times and four hours or KILLS=40 SEED=3; writes infra/soak/results
-	@.venv/bin/pytest -m soak
+soak: install  ## kill nights at random, 200 times and four hours or KILLS=40 SEED=3, into infra/soak/results; then the longest tests
 	@.venv/bin/python infra/soak/soak.py --kills $(or $(KILLS),200) --seed $(or $(SEED),1) $(if $(STOPS),--stops $(STOPS))
+	@.venv/bin/pytest -m soak
 
 golden: airflow-install  ## rebuild the expected spark-submit lines of the DAGs' tests
 	@.venv-airflow/bin/python tests/airflow_dags/rendered.py --write

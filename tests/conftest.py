@@ -17,7 +17,7 @@ from nightrec.session import session
 from nightrec.store import Store
 
 # Files that take minutes begin first: where tests run in two processes, the last file is then a short one. The second
-# needs nothing of the base that the first builds and the next five use: they would wait for it.
+# needs nothing of the base that the first builds, for which it would wait.
 _LONG = (
     "test_kill_failpoints", "test_any_log", "test_kill_random", "test_one_writer", "test_failing_storage",
     "test_no_future", "test_stop_means_stop", "test_airflow_task",

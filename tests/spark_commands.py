@@ -24,7 +24,6 @@ BIN = Path(sys.executable).parent
 # verifying classes a third of the rest.
 _SHORT = f"-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m {mapped_classes()}"
 
-
 # Settings of another Spark, another Airflow or another nightrec must not leak into what a test starts.
 _FOREIGN = ("SPARK", "PYSPARK", "AIRFLOW", "NIGHTREC")
 

@@ -122,7 +122,7 @@ def rename_user(raw: Path, index: int, name: str) -> None:
         file.write_bytes(gzip.compress(text.encode(), mtime=0) if packed else text.encode())
 
 
-def deployment(folder: Path, **sizes: int) -> tuple[Path, Shop]:
+def deployment(folder: Path, past_cuts: int = 3, **sizes: int) -> tuple[Path, Shop]:
     """A whole deployment: raw files and a nightrec.toml (also returned) whose models are as small as they may be."""
     shop = write_raw(folder / "raw", **sizes)
     config = folder / "nightrec.toml"
@@ -133,7 +133,8 @@ def deployment(folder: Path, **sizes: int) -> tuple[Path, Shop]:
             "[lists]", "k = 5", "",
             "[candidates]", "als = 20", "cooccurrence = 20", "text = 20", "segment = 20", "popularity = 20",
             "repeats_allowed = false", "",
-            "[ranker]", "horizon_days = 7", "hidden = [8]", "epochs = 2", "batch = 256", "trees = 10", "",
+            "[ranker]", f"past_cuts = {past_cuts}", "horizon_days = 7", "hidden = [8]", "epochs = 2", "batch = 256",
+            "trees = 10", "",
         ])
     )
     return config, shop

@@ -13,8 +13,7 @@ from synthetic import deployment
 
 
 def test_two_cuts_of_a_shop_with_planted_tastes(tmp_path: Path) -> None:
-    toml, shop = deployment(tmp_path, users=60, items=60, days=30)
-    toml.write_text(toml.read_text().replace("[ranker]", "[ranker]\npast_cuts = 1"))
+    toml, shop = deployment(tmp_path, past_cuts=1, users=60, items=60, days=30)
     before = sorted(path.name for path in tmp_path.iterdir())
     command = ["nightrec", "evaluate", "--config", str(toml), "--cuts", "2", "--days", "7", "--json"]
     ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)

@@ -120,13 +120,13 @@ def watch(commands: set[str], stop: threading.Event) -> None:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     folder = tmp_path_factory.mktemp("shop")
-    toml, shop = deployment(folder, days=18, users=40, items=40)
+    toml, shop = deployment(folder, past_cuts=1, days=18, users=40, items=40)
     plant(folder / "raw", shop.last)
     (folder / "events-log").mkdir()
     (folder / "privacy.key").write_text(SECRET)
     (folder / "privacy.key").chmod(0o600)
     more = f'[privacy]\npseudonyms = true\n\n[spark.options]\n{EVENT_LOG}"spark.eventLog.dir" = "{folder}/events-log"\n'
-    toml.write_text(toml.read_text().replace("[ranker]", "[ranker]\npast_cuts = 1") + more)
+    toml.write_text(toml.read_text() + more)
     made = Deployment(folder, shop.last)
     stop = threading.Event()
     watcher = threading.Thread(target=watch, args=(made.commands, stop))
