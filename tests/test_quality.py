@@ -25,7 +25,7 @@ from nightrec.evaluation.lists import DEEP
 from nightrec.evaluation.space import with_settings
 from nightrec.evaluation.trials import NDCG, Bench
 from nightrec.metrics import bootstrap
-from nightrec.night import Books
+from nightrec.night import Books, Night
 from nightrec.store import arrow
 from nightrec.tables import CANDIDATES, RANKED_TOPK, RUNS
 
@@ -70,8 +70,8 @@ def test_what_is_left_out_is_missed(
 ) -> None:
     toml, last = shop
     asked = [
-        Variant("none", "nothing left out", view=lambda candidates: candidates),
         Variant("half", "the own taste", view=other_taste),
+        Variant("none", "nothing left out", view=lambda candidates: candidates),
     ]
     told: list[str] = []
     monkeypatch.setattr(quality, "_say", lambda console, line: told.append(line))
@@ -106,6 +106,32 @@ def test_what_is_left_out_is_missed(
     assert max(lists.to_pylist()) > 2 * found["k"]
     history = DeltaTable(f"{warehouse}/candidates").history()
     assert sum(commit["operation"] == "WRITE" for commit in history) == 2
+
+    # Started again it judges what is left. The night is there: its lists are the whole system's again.
+    cuts: list[date] = []
+
+    def nights(
+        spark: SparkSession, config: Config, wanted: list[date], *_: object
+    ) -> Iterator[tuple[Night, set[date]]]:
+        cuts.extend(wanted)
+        for cut in wanted:
+            with Night(spark, config, cut, warm=True) as night:
+                yield night, set(night.training_cuts())
+
+    def again() -> tuple[Any, list[str]]:
+        told.clear()
+        found = answered(monkeypatch, spark, "ablate", *words)
+        for part in found["parts"]:
+            assert part.pop("seconds") > 0
+        return found, [line.split(": ")[0] for line in told]
+
+    for part in found["parts"]:
+        part.pop("seconds")
+    monkeypatch.setattr(protocol, "nights", nights)
+    assert again() == (found, ["2 of 2 variants were judged by an earlier start"]) and not cuts
+    (judged,) = (toml.parent / "reports/ablation/judged").glob("*/*")
+    (judged / "the-own-taste.npz").unlink()
+    assert again() == (found, ["1 of 2 variants were judged by an earlier start", "the own taste"]) and len(cuts) == 1
 
 
 def test_a_trial_runs_again_what_its_settings_change(spark: SparkSession, shop: tuple[Path, date]) -> None:

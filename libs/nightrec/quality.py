@@ -109,7 +109,7 @@ def ablate(
 
     Each source and each group of features out, other heads, network or trees alone, other numbers of past nights.
     Candidates are made once per cut; a variant labels, trains and ranks again what it changes: up to a minute each per
-    cut. Each says how long the rest will take.
+    cut. Each says how long the rest will take. Ended anywhere and started again, it goes on with what is left.
 
     Example: `nightrec ablate --config var/demo/nightrec.toml --part sources --part "without features own"`
     """

@@ -26,7 +26,7 @@ from deltalake.exceptions import DeltaError
 from pyarrow.parquet import filters_to_expression
 
 from nightrec.contract import Table, no_rows
-from nightrec.errors import ContractError, Fenced
+from nightrec.errors import ContractError, Fenced, UsageError
 from nightrec.failpoint import reach
 from nightrec.past.leftovers import sweep
 from nightrec.past.pieces import Part, Piece, Value, Where, fingerprint, part, piece
@@ -212,7 +212,8 @@ def _partitions(where: Where) -> list[tuple[str, str, list[str]]]:
 
 
 class Store:
-    """One run's hold on a warehouse. Raises Fenced when another process writes to the same local warehouse.
+    """One run's hold on a warehouse. Raises Fenced when another process writes to the same local warehouse, UsageError
+    where another version of nightrec wrote it, with other columns.
 
     Logs reach back as many days as `nights` are kept (retention.nights), and a week.
     """
@@ -223,11 +224,11 @@ class Store:
         self.warehouse = warehouse
         self.run_id = run_id
         self._lock = locked(warehouse)
-        self._tokens = {table.name: self._recorded(table) + 1 for table in TABLES}
         self._kept: dict[str, tuple[int, DataFrame]] = {}
         # What was read and written since whoever keeps books of it has emptied them.
         self.reads: dict[tuple[str, str], Piece] = {}
         self.writes: dict[tuple[str, str], tuple[Table, Where]] = {}
+        self._tokens = {table.name: self._first_token(table) for table in TABLES}
 
     def __enter__(self) -> Self:
         return self
@@ -595,6 +596,22 @@ class Store:
             | {f"delta.constraints.{column.name}": column.check for column in table.columns if column.check},
             raise_if_key_not_exists=False,  # it has no list of CHECKs to know them from
         )
+
+    def _first_token(self, table: Table) -> int:
+        """This attempt's first transaction version; UsageError where the table has other columns than its contract: it
+        was written by another version of nightrec."""
+        if not exists(self.warehouse, table):
+            return 1
+        opened = DeltaTable(location(self.warehouse, table))
+        found, wanted = {field.name for field in opened.schema().fields}, set(table.names)
+        if found != wanted:
+            other = ", ".join(sorted(found ^ wanted))
+            self.close()
+            raise UsageError(
+                f"warehouse {self.warehouse} was written by another version of nightrec: its {table.name} has not the "
+                f"same columns ({other}); use that version, or name a new folder as paths.warehouse and train there"
+            )
+        return (opened.transaction_version(APPLICATION) or 0) + 1
 
     def _recorded(self, table: Table) -> int:
         if not exists(self.warehouse, table):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 import shutil
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Schema
 from pyspark.sql import DataFrame, SparkSession
 
 from nightrec import store as store_module
 from nightrec.contract import Table
-from nightrec.errors import ContractError, Fenced
+from nightrec.errors import ContractError, Fenced, UsageError
 from nightrec.store import Store, arrow, content, exists, location, partitions, predicate, version
 from nightrec.tables import CLEAN_EVENTS, ITEM_EMBEDDINGS, LEDGER, PUBLISHED_TOPK, SHORTFALLS, TABLES
 
@@ -293,3 +294,17 @@ def test_hostile_ids_select_their_own_rows(first: Store, rows: Rows) -> None:
         assert [row["stage"] for row in first.read(LEDGER, {"stage": stage}).collect()] == [stage]
     with pytest.raises(ContractError, match="'ключ' names a partition and is not ASCII"):
         first.put(LEDGER, [line | {"stage": "ключ"}], {"run_date": MONDAY, "stage": "ключ"})
+
+
+def test_a_warehouse_of_another_version_is_refused_in_a_sentence(spark: SparkSession, tmp_path: Path) -> None:
+    folder = str(tmp_path / "warehouse")
+    without = [column for column in SHORTFALLS.columns if column.name != "cause"]
+    DeltaTable.create(
+        location(folder, SHORTFALLS),
+        Schema.from_json(dataclasses.replace(SHORTFALLS, columns=tuple(without)).schema().json()),
+        partition_by=list(SHORTFALLS.partition),
+    )
+    # Twice: the first has let go of the lock.
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"another version of nightrec: its shortfalls .* \(cause\); use that"):
+            Store(spark, folder, run_id="new")

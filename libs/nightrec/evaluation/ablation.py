@@ -27,6 +27,7 @@ from nightrec.config import Config, Ranker
 from nightrec.errors import UsageError
 from nightrec.evaluation import judge, lists, protocol
 from nightrec.evaluation.findings import Slice
+from nightrec.evaluation.kept import Kept
 from nightrec.evaluation.pace import Pace
 from nightrec.evaluation.trials import follows_from
 from nightrec.features import FEATURES, GROUPS
@@ -167,40 +168,67 @@ def ablate(
 ) -> Ablation:  # fmt: skip
     """Run the system and every variant of `asked` at each cut, in a new warehouse (`config` is `protocol.apart`'s).
 
-    Variants that learn from the examples of the whole system come first: these are there.
+    What an earlier start with the same code, settings and raw files has judged is not judged again. Variants that learn
+    from the examples of the whole system come first: these are there.
     """
-    found: list[bootstrap.Resampled] = []
-    seconds = dict.fromkeys((variant.name for variant in asked), 0.0)
-    pace = Pace(len(wanted) * len(asked))
+    kept = Kept.of(config, wanted, days)
+    left = {cut: [one for one in asked if not kept.has(cut, one.name)] for cut in wanted}
+    todo, every = sum(map(len, left.values())), len(wanted) * len(asked)
+    if todo < every:
+        say(f"{every - todo} of {every} variants were judged by an earlier start")
+    open_cuts = [cut for cut in wanted if left[cut] or not kept.has(cut, WHOLE)]
+    pace = Pace(todo)
     idle = pace.started
-    for night, replayed in protocol.nights(spark, config, wanted, days, watch, tell):
+    for night, replayed in protocol.nights(spark, config, open_cuts, days, watch, tell) if open_cuts else ():
         # What is left is variants: the nights that they start from do not count.
         pace.started += time.monotonic() - idle
         offered = judge.offered(night)
         log = judge.Log.of(night, days, offered["item_id"].combine_chunks())
         slices = lists.members(offered["event_count"].to_numpy())
-        found.append(judge.ndcg(night, log, WHOLE, slices))
+        whole = judge.ndcg(night, log, WHOLE, slices)
+        if kept.has(night.date, WHOLE) and not _same(kept.get(night.date, WHOLE, whole.names)[0], whole):
+            say(f"the lists as of {night.date} are others than those of an earlier start: all variants are judged anew")
+            kept.forget(night.date)
+            todo += len(asked) - len(left[night.date])
+            pace.of, left[night.date] = todo, list(asked)
+        kept.put(night.date, WHOLE, whole, 0)
         learned = before = _examples(night.config)
-        for variant in sorted(asked, key=lambda one: _examples(_night(night, one).config, one) != learned):
+        for variant in sorted(left[night.date], key=lambda one: _examples(_night(night, one).config, one) != learned):
             started = time.monotonic()
             changed = _night(night, variant)
             examples = _examples(changed.config, variant)
             for books in _run(changed, watch, replayed, again=examples != before):
                 tell(books)
             before = examples
-            found.append(judge.ndcg(changed, log, variant.name, slices))
+            figures = judge.ndcg(changed, log, variant.name, slices)
             took = time.monotonic() - started
-            seconds[variant.name] += took
+            kept.put(night.date, variant.name, figures, took)
             say(f"{variant.name}: {took:.0f} s as of {night.date}; variant {pace.told()}")
         log.users.unpersist()
         idle = time.monotonic()
-    pooled = bootstrap.pooled(found)
+    return _found(kept, config.lists.k, days, asked)
+
+
+def _same(one: bootstrap.Resampled, other: bootstrap.Resampled) -> bool:
+    """Whether two are of the same lists; their sums may have been added up in another order."""
+    return np.allclose(one.totals, other.totals) and np.allclose(one.sums, other.sums)
+
+
+def _found(kept: Kept, k: int, days: int, asked: Sequence[Variant]) -> Ablation:
+    """What was judged at all cuts, pooled."""
+    judged = {
+        (cut, name): kept.get(cut, name, judge.ndcg_names(name, k))
+        for cut in kept.cuts
+        for name in (WHOLE, *(variant.name for variant in asked))
+    }
+    pooled = bootstrap.pooled([figures for figures, _ in judged.values()])
     parts = [
-        Part(variant.kind, variant.name, ndcg, worth, seconds[variant.name], _items(pooled, variant, config.lists.k))
+        Part(variant.kind, variant.name, ndcg, worth, seconds, _items(pooled, variant, k))
         for variant in asked
         if (ndcg := pooled.interval(variant.name)) and (worth := pooled.interval(WHOLE, minus=variant.name))
+        for seconds in [sum(judged[cut, variant.name][1] for cut in kept.cuts)]
     ]
-    return Ablation(config.lists.k, days, tuple(wanted), pooled.interval(WHOLE), tuple(parts))
+    return Ablation(k, days, tuple(kept.cuts), pooled.interval(WHOLE), tuple(parts))
 
 
 def _items(pooled: bootstrap.Resampled, variant: Variant, k: int) -> tuple[Slice, ...]:

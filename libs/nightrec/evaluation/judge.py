@@ -258,11 +258,14 @@ def ndcg(
     trend = np.zeros(count, np.float32)
     judging = Judging(log.k, log.repeats_allowed, shelf, trend, [], {}, log.numbers(_everyone(night)))
     rows = judging.judged(_spread(night, _judged_users(night, log)))
-    of_items = item_figures(log.k)
-    places = (judging.columns.index((OURS, kind)) for kind in ("ndcg", *of_items))
+    places = (judging.columns.index((OURS, kind)) for kind in ("ndcg", *item_figures(log.k)))
     figures = F.array(*(F.get("figures", F.lit(place)) for place in places))
-    names: list[Hashable] = [name, *((name, kind) for kind in of_items)]
-    return bootstrap.resampled(rows.select("user_id", figures.alias("figures")), names)
+    return bootstrap.resampled(rows.select("user_id", figures.alias("figures")), ndcg_names(name, log.k))
+
+
+def ndcg_names(name: Hashable, k: int) -> list[Hashable]:
+    """What `ndcg` calls its figures."""
+    return [name, *((name, kind) for kind in item_figures(k))]
 
 
 def _segments(night: Night) -> list[str]:
