@@ -27,7 +27,9 @@ nightly: install  ## tonight's lists for MovieLens-100K; another night with DATE
 	@.venv/bin/python infra/demo/movielens.py --out $(DEMO)
 	@.venv/bin/nightrec run --config $(DEMO)/nightrec.toml --date $(DATE)
 
-test: lint airflow-install  ## linters, types and every test
+# Types take one core, and Airflow's packages none while they are fetched.
+test: install  ## linters, types and every test
+	@$(MAKE) --no-print-directory --jobs 2 lint airflow-install
 	@.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 install: $(JOB) $(DATA)  ## the jobs' environment .venv, Delta's jars, Horovod, MovieLens-100K, the encoder

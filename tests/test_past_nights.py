@@ -55,7 +55,7 @@ class Shop:
 @pytest.fixture(scope="module")
 def shop(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     """Three nights; the first was broken off in its training, then after it, then finished."""
-    config, made = deployment(tmp_path_factory.mktemp("shop"), users=24, items=30, days=26)
+    config, made = deployment(tmp_path_factory.mktemp("shop"), past_cuts=1, users=24, items=30, days=26)
     shop = Shop(config, made.last - timedelta(days=2))
     with pytest.MonkeyPatch.context() as patch:
         for place in ("ranker_models.before_commit", "als_item_factors.before_commit", "ranked_topk.before_commit"):

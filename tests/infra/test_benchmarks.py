@@ -19,8 +19,8 @@ from measure import Report  # noqa: E402
 
 from nightrec.pipeline import STAGES  # noqa: E402
 
-# Whole nights, two or three each: three to five minutes.
-LONG = ("cluster", "growth", "nights")
+# A minute, or three to five for two or three whole nights each.
+LONG = ("cleaning", "cluster", "growth", "nights")
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from nightrec.errors import BadInput, NightrecError, TrainingFailed, UsageError
@@ -64,6 +65,25 @@ def test_a_killed_process_is_named_and_the_next_training_works(spark, tmp_path, 
     log = capfd.readouterr().err
     assert "training process 0 of 2" in log and "HorovodInternalError" in log and "training process 1 of 2" in log
     assert on_executors(spark, ranks, 2, 60) == [(0, 2, 0, "lo"), (1, 2, 1, "lo")]
+
+
+def test_a_process_is_patient_while_it_trains_and_no_longer(spark) -> None:
+    def policy() -> tuple[int, int]:
+        import threading
+
+        found: list[int] = []
+        begun = threading.Thread(target=lambda: found.append(os.sched_getscheduler(0)))
+        begun.start()
+        begun.join()
+        return os.sched_getscheduler(0), found[0]
+
+    def policies(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in batches:
+            yield pa.RecordBatch.from_pydict({"policy": pa.array([os.sched_getscheduler(0)], pa.int32())})
+
+    assert on_executors(spark, policy, 2, 60) == [(os.SCHED_BATCH, os.SCHED_BATCH)] * 2
+    later = spark.range(2).mapInArrow(policies, "policy int").toArrow()["policy"].to_pylist()
+    assert set(later) == {os.SCHED_OTHER}
 
 
 @pytest.mark.parametrize(("number", "name"), [("SIGSEGV", "Segmentation fault"), ("SIGTERM", "SIGTERM")])
