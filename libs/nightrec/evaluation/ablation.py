@@ -176,37 +176,46 @@ def ablate(
     todo, every = sum(map(len, left.values())), len(wanted) * len(asked)
     if todo < every:
         say(f"{every - todo} of {every} variants were judged by an earlier start")
-    open_cuts = [cut for cut in wanted if left[cut] or not kept.has(cut, WHOLE)]
     pace = Pace(todo)
+    open_cuts = [cut for cut in wanted if left[cut] or not kept.has(cut, WHOLE)]
     idle = pace.started
     for night, replayed in protocol.nights(spark, config, open_cuts, days, watch, tell) if open_cuts else ():
         # What is left is variants: the nights that they start from do not count.
         pace.started += time.monotonic() - idle
         offered = judge.offered(night)
         log = judge.Log.of(night, days, offered["item_id"].combine_chunks())
-        slices = lists.members(offered["event_count"].to_numpy())
-        whole = judge.ndcg(night, log, WHOLE, slices)
+        figures = partial(judge.ndcg, log=log, slices=lists.members(offered["event_count"].to_numpy()))
+        whole = figures(night, name=WHOLE)
         if kept.has(night.date, WHOLE) and not _same(kept.get(night.date, WHOLE, whole.names)[0], whole):
             say(f"the lists as of {night.date} are others than those of an earlier start: all variants are judged anew")
             kept.forget(night.date)
             todo += len(asked) - len(left[night.date])
             pace.of, left[night.date] = todo, list(asked)
         kept.put(night.date, WHOLE, whole, 0)
-        learned = before = _examples(night.config)
-        for variant in sorted(left[night.date], key=lambda one: _examples(_night(night, one).config, one) != learned):
-            started = time.monotonic()
-            changed = _night(night, variant)
-            examples = _examples(changed.config, variant)
-            for books in _run(changed, watch, replayed, again=examples != before):
-                tell(books)
-            before = examples
-            figures = judge.ndcg(changed, log, variant.name, slices)
-            took = time.monotonic() - started
-            kept.put(night.date, variant.name, figures, took)
+        for variant, took in _judged(night, left[night.date], figures, kept, replayed, watch, tell):
             say(f"{variant.name}: {took:.0f} s as of {night.date}; variant {pace.told()}")
         log.users.unpersist()
         idle = time.monotonic()
     return _found(kept, config.lists.k, days, asked)
+
+
+def _judged(
+    night: Night, missing: Sequence[Variant], figures: Callable[..., bootstrap.Resampled], kept: Kept,
+    replayed: set[date], watch: Watch, tell: Callable[[Books], None],
+) -> Iterator[tuple[Variant, float]]:  # fmt: skip
+    """Judge the variants that are missing at a cut and keep their `figures`; each with the seconds that it took."""
+    learned = before = _examples(night.config)
+    for variant in sorted(missing, key=lambda one: _examples(_night(night, one).config, one) != learned):
+        started = time.monotonic()
+        changed = _night(night, variant)
+        examples = _examples(changed.config, variant)
+        for books in _run(changed, watch, replayed, again=examples != before):
+            tell(books)
+        before = examples
+        found = figures(changed, name=variant.name)
+        took = time.monotonic() - started
+        kept.put(night.date, variant.name, found, took)
+        yield variant, took
 
 
 def _same(one: bootstrap.Resampled, other: bootstrap.Resampled) -> bool:
