@@ -24,7 +24,7 @@ from nightrec.evaluation import ablation, protocol
 from nightrec.evaluation.ablation import Variant
 from nightrec.evaluation.lists import DEEP
 from nightrec.night import Night
-from nightrec.store import arrow
+from nightrec.store import arrow, version
 from nightrec.tables import CANDIDATES, RANKED_TOPK
 
 
@@ -136,6 +136,7 @@ def test_what_is_left_out_is_missed_and_an_ablation_goes_on_where_it_was(
         assert all(part.pop("seconds") > 0 for part in found["parts"])
         return found
 
+    before = version(settings.paths.warehouse, CANDIDATES)
     found = ablated()
     assert found["cuts"] == [cut.isoformat()] == [one.isoformat() for one in ran]
     whole, parts = found["whole"], {part["name"]: part for part in found["parts"]}
@@ -159,8 +160,9 @@ def test_what_is_left_out_is_missed_and_an_ablation_goes_on_where_it_was(
         assert one["gain"]["mean"] == pytest.approx(one["ours"]["mean"] - one["theirs"]["mean"])
     assert [line.split(": ")[0] for line in told] == [variant.name for variant in asked]
     assert "variant 1 of 2, some " in told[0] and told[1].endswith("variant 2 of 2, some 0 s left")
-    # The candidates are as they were made.
+    # The candidates are as they were made, and were not made again.
     warehouse = settings.paths.warehouse
+    assert version(warehouse, CANDIDATES) == before
     left = arrow(warehouse, CANDIDATES, {"list_kind": "user"}, ["list_key", "item_id"]).to_pylist()
     assert any((int(row["list_key"][1:]) - int(row["item_id"][1:])) % 2 == 0 for row in left)
     # The last variant's lists go on behind K, as the whole system's do.

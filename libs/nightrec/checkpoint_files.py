@@ -1,4 +1,4 @@
-"""Files that say how far a training had got: arrays of numbers, whole or not there, and of one training alone.
+"""Files that say how far a training or an ablation had got: arrays of numbers, whole or not there, and of one alone.
 
 A file carries a mark, the fingerprint of the data and settings it came from: under another mark it is not found. It is
 written under a hidden name and then renamed, so a process that is killed meanwhile leaves the one before in place.

@@ -228,7 +228,7 @@ class Store:
         # What was read and written since whoever keeps books of it has emptied them.
         self.reads: dict[tuple[str, str], Piece] = {}
         self.writes: dict[tuple[str, str], tuple[Table, Where]] = {}
-        self._tokens = {table.name: self._first_token(table) for table in TABLES}
+        self._tokens = {table.name: self._recorded(table, self._of_this_version(table)) + 1 for table in TABLES}
 
     def __enter__(self) -> Self:
         return self
@@ -597,13 +597,13 @@ class Store:
             raise_if_key_not_exists=False,  # it has no list of CHECKs to know them from
         )
 
-    def _first_token(self, table: Table) -> int:
-        """This attempt's first transaction version; UsageError where the table has other columns than its contract: it
-        was written by another version of nightrec."""
-        if not exists(self.warehouse, table):
-            return 1
-        opened = DeltaTable(location(self.warehouse, table))
-        found, wanted = {field.name for field in opened.schema().fields}, set(table.names)
+    def _opened(self, table: Table) -> DeltaTable | None:
+        return DeltaTable(location(self.warehouse, table)) if exists(self.warehouse, table) else None
+
+    def _of_this_version(self, table: Table) -> DeltaTable | None:
+        """The table, where it exists; UsageError where another version of nightrec wrote it, with other columns."""
+        opened, wanted = self._opened(table), set(table.names)
+        found = {field.name for field in opened.schema().fields} if opened else wanted
         if found != wanted:
             other = ", ".join(sorted(found ^ wanted))
             self.close()
@@ -611,17 +611,16 @@ class Store:
                 f"warehouse {self.warehouse} was written by another version of nightrec: its {table.name} has not the "
                 f"same columns ({other}); use that version, or name a new folder as paths.warehouse and train there"
             )
-        return (opened.transaction_version(APPLICATION) or 0) + 1
+        return opened
 
-    def _recorded(self, table: Table) -> int:
-        if not exists(self.warehouse, table):
-            return 0
-        return DeltaTable(location(self.warehouse, table)).transaction_version(APPLICATION) or 0
+    def _recorded(self, table: Table, opened: DeltaTable | None = None) -> int:
+        opened = opened or self._opened(table)
+        return (opened.transaction_version(APPLICATION) or 0) if opened else 0
 
     def _next_token(self, table: Table, opened: DeltaTable | None = None) -> int:
         """This attempt's next transaction version; Fenced when another attempt has moved past it."""
         token = self._tokens[table.name]
-        recorded = (opened.transaction_version(APPLICATION) or 0) if opened else self._recorded(table)
+        recorded = self._recorded(table, opened)
         if recorded >= token:
             raise Fenced(
                 f"{table.name}: another attempt has committed since run {self.run_id} began; nothing was written"

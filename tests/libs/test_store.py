@@ -226,7 +226,7 @@ def test_an_older_attempt_is_refused_after_a_newer_ones_commit(first: Store, row
     with pytest.raises(Fenced):
         first.put(SHORTFALLS, [short(MONDAY, "older")], {"run_date": MONDAY})
     # the newer attempt commits between the older one's check and its write: Delta skips the used token without a word
-    first._recorded = lambda _: 0  # type: ignore[method-assign]
+    first._recorded = lambda *_: 0  # type: ignore[method-assign]
     with pytest.raises(Fenced, match="another attempt committed"):
         first.replace(SHORTFALLS, frame, {"run_date": MONDAY})
     assert keys(first) == [(MONDAY, "newer")]

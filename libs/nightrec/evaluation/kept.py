@@ -1,6 +1,6 @@
 """What an ablation has judged so far, on disk: ended anywhere and started again, it goes on with what is left.
 
-One file for a cut and a variant, there whole or not at all. It counts as long as code, settings, the days that are
+One of checkpoint_files for a cut and a variant. It counts as long as code, settings, the days that are
 judged and the raw files that had arrived by their end are the same.
 """
 
@@ -12,10 +12,12 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from nightrec import raw
+from nightrec import checkpoint_files, raw
 from nightrec.config import Config
 from nightrec.metrics.bootstrap import Resampled
 from nightrec.past import manifest
@@ -41,29 +43,31 @@ class Kept:
         found = {cut: study / f"{cut}-{_arrived(config, cut + timedelta(days=days))}" for cut in cuts}
         for folder in found.values():
             folder.mkdir(parents=True, exist_ok=True)
+            checkpoint_files.sweep(folder)
         return cls(found)
 
     def has(self, cut: date, variant: str) -> bool:
         """Whether a variant was judged at a cut."""
-        return self._file(cut, variant).exists()
+        return self._arrays(cut, variant) is not None
 
     def get(self, cut: date, variant: str, names: Sequence[Hashable]) -> tuple[Resampled, float]:
         """The figures of a variant, called `names`, and the seconds that it took."""
-        with np.load(self._file(cut, variant)) as found:
-            return Resampled(tuple(names), *(found[name] for name in _SUMS)), float(found["seconds"])
+        found = self._arrays(cut, variant)
+        assert found is not None  # it has been judged
+        return Resampled(tuple(names), *(found[name] for name in _SUMS)), float(found["seconds"])
 
     def put(self, cut: date, variant: str, figures: Resampled, seconds: float) -> None:
         """Keep what was found of a variant."""
-        file = self._file(cut, variant)
-        written = file.with_suffix(".new")
-        with written.open("wb") as out:
-            np.savez(out, seconds=seconds, **{name: getattr(figures, name) for name in _SUMS})
-        written.replace(file)
+        arrays = {"seconds": np.array(seconds), **{name: getattr(figures, name) for name in _SUMS}}
+        checkpoint_files.write(self._file(cut, variant), self.cuts[cut].name, arrays, "ablation")
 
     def forget(self, cut: date) -> None:
         """Remove what was kept of a cut."""
         for file in self.cuts[cut].iterdir():
             file.unlink()
+
+    def _arrays(self, cut: date, variant: str) -> dict[str, npt.NDArray[Any]] | None:
+        return checkpoint_files.read(self._file(cut, variant), self.cuts[cut].name)
 
     def _file(self, cut: date, variant: str) -> Path:
         return self.cuts[cut] / f"{re.sub('[^a-z0-9]+', '-', variant)}.npz"

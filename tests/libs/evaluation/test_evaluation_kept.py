@@ -47,6 +47,8 @@ def test_what_was_judged_reads_back(config: Config) -> None:
     assert not kept.has(CUT, "without text")
     (kept.cuts[CUT] / "without-text.new").write_bytes(b"half")
     assert there(config) == [True, True] and not kept.has(CUT, "without text")
+    (kept.cuts[CUT] / "without-text.npz").write_bytes(b"half")
+    assert not kept.has(CUT, "without text")
     kept.forget(CUT)
     assert there(config) == [False, True]
 
