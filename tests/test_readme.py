@@ -28,7 +28,7 @@ LISTS = 200
 
 # Each command line of the README: the tests that run it, and words that they must hold to do so. None where the checks
 # below stand for it (they parse it, or look the target up). A new command without an entry here fails.
-SUBMIT, CLUSTER, AIRFLOW = "jobs/test_spark_submit.py", "jobs/test_standalone_cluster.py", "airflow_dags/*.py"
+SUBMIT, CLUSTER, AIRFLOW = "jobs/test_spark_submit.py", "jobs/test_standalone_cluster.py", "airflow_commands.py"
 DAEMONS = "spark_commands.py"  # starts the cluster of test_standalone_cluster.py
 EVENING = "test_first_evening.py"  # takes its commands from the README
 RUN_BY: dict[str, tuple[str, tuple[str, ...]] | None] = {
@@ -51,7 +51,8 @@ RUN_BY: dict[str, tuple[str, tuple[str, ...]] | None] = {
     r"airflow db migrate": (AIRFLOW, ("migrate",)),
     r"airflow pools set nightrec_warehouse 1 .*": (AIRFLOW, ("pools", "nightrec_warehouse")),
     r"airflow connections add spark_default .*": (AIRFLOW, ("connections", "spark_default")),
-    r"airflow dags test nightrec_daily .*": (AIRFLOW, ("dags", "nightrec_daily")),
+    r"airflow dags test nightrec_daily .*": ("trust/test_airflow_task.py", ("dags", "test", "nightrec_daily")),
+    r"airflow (api-server|dag-processor|scheduler).*": (AIRFLOW, ("api-server", "dag-processor", "--skip-serve-logs")),
 }
 
 

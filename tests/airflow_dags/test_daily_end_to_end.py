@@ -1,20 +1,21 @@
-"""The doors lead to the same lists: one night by the daily DAG, each task a real spark-submit, and by a warm run.
+"""The doors lead to the same lists: one night by the daily DAG in a running Airflow, each task a real spark-submit, and
+by a warm run.
 
-Users have pseudonyms in both, and what Airflow keeps (its pages are made from it) knows no user and no key.
+Users have pseudonyms in both, and neither what Airflow keeps nor one of its pages knows a user or the key.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from airflow_commands import AIRFLOW, Airflow
 from pyspark.sql import SparkSession
-from spark_commands import CHECKOUT, environment
 from synthetic import deployment, rename_user
 
 from nightrec import config as configuration
@@ -22,9 +23,6 @@ from nightrec import runner, store
 from nightrec.night import Night
 from nightrec.pipeline import NIGHT, stage
 from nightrec.tables import LEDGER, PUBLISHED_TOPK
-
-AIRFLOW = CHECKOUT / ".venv-airflow/bin/airflow"
-
 
 CANARY, KEY = "canary-of-airflow-7e3f", "airflow5ecretkey" * 3
 
@@ -40,36 +38,6 @@ def plant(deployed: Path) -> None:
         toml.write("\n[privacy]\npseudonyms = true\n")
 
 
-def kept(home: Path, said: str) -> dict[str, str]:
-    """What Airflow holds of its runs: each file of its folder, the database among them, and what it printed."""
-    files = {str(file.relative_to(home)): file.read_bytes().decode(errors="replace")
-             for file in home.rglob("*") if file.is_file()}  # fmt: skip
-    return files | {"printed": said}
-
-
-def airflow(home: Path, toml: Path, *words: str) -> str:
-    """Run Airflow's command on a database of its own; its output where it ends well."""
-    variables = environment(
-        AIRFLOW_HOME=str(home),
-        AIRFLOW__CORE__DAGS_FOLDER=str(CHECKOUT / "airflow_dags"),
-        AIRFLOW__CORE__LOAD_EXAMPLES="False",
-        NIGHTREC_CONFIG=str(toml),
-    )
-    ended = subprocess.run(
-        [AIRFLOW, *words], env=variables, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=1200, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 0, f"airflow {' '.join(words)}\n{(ended.stdout + ended.stderr)[-6000:]}"
-    return ended.stdout + ended.stderr
-
-
-def set_up(home: Path, toml: Path) -> None:
-    """What the DAGs' own page names."""
-    airflow(home, toml, "db", "migrate")
-    airflow(home, toml, "pools", "set", "nightrec_warehouse", "1", "one writer per warehouse")
-    airflow(home, toml, "connections", "add", "spark_default", "--conn-type", "spark", "--conn-host", "local[2]")
-
-
 @pytest.mark.timeout(1500)
 def test_the_daily_dag_publishes_what_a_warm_run_publishes(spark: SparkSession, tmp_path: Path) -> None:
     if not AIRFLOW.exists():
@@ -79,10 +47,11 @@ def test_the_daily_dag_publishes_what_a_warm_run_publishes(spark: SparkSession, 
     settings = configuration.load(toml)
     home, by_dag = tmp_path / "airflow-home", tmp_path / "airflow/nightrec.toml"
     home.mkdir()
+    airflow = Airflow(home, by_dag)
 
     # Two cores: Airflow is at work beside the warm session.
     with ThreadPoolExecutor(1) as beside:
-        ready = beside.submit(set_up, home, by_dag)
+        ready = beside.submit(airflow.set_up)
         # Models as of the day before, in both deployments: the night's own part begins at the same point.
         with Night(spark, settings, shop.last - dt.timedelta(days=1)) as before:
             runner.run_stage(before, stage("clean_events"))
@@ -90,10 +59,13 @@ def test_the_daily_dag_publishes_what_a_warm_run_publishes(spark: SparkSession, 
                 pass
         shutil.copytree(toml.parent, by_dag.parent)
         ready.result()
-        by_airflow = beside.submit(airflow, home, by_dag, "dags", "test", "nightrec_daily", shop.last.isoformat())
-        with Night(spark, settings, shop.last) as night:
-            stages = [books.stage for books in runner.run(night, lambda _: nullcontext())]
-        said = by_airflow.result()
+        with airflow.started():
+            by_airflow = beside.submit(airflow.run, "nightrec_daily", {"date": shop.last.isoformat()})
+            with Night(spark, settings, shop.last) as night:
+                stages = [books.stage for books in runner.run(night, lambda _: nullcontext())]
+            run = by_airflow.result()
+            pages = airflow.pages("nightrec_daily", run["dag_run_id"])
+    assert run["state"] == "success", pages
     assert stages == [stage.name for stage in NIGHT]
 
     warm, scheduled = (
@@ -110,7 +82,12 @@ def test_the_daily_dag_publishes_what_a_warm_run_publishes(spark: SparkSession, 
     ]
     assert books[0] == books[1]
 
-    held = kept(home, said)
-    # Airflow did write of this night: into its database, and what would be a task's log is printed here.
-    assert all(f"nightrec clean_events {shop.last}" in held[where] for where in ("airflow.db", "printed"))
-    assert not [name for name, text in held.items() if CANARY in text or KEY in text]
+    # The night is in Airflow's database, in its logs and on its pages; who was served and the key are in none of them.
+    application, log = f"nightrec clean_events {shop.last}", "taskInstances/clean_events/logs/1"
+    kept = airflow.kept()
+    assert application in kept["airflow.db"]
+    assert any(application in text for name, text in kept.items() if name.startswith("logs/"))
+    assert any(application in text for where, text in pages.items() if where.endswith(log))
+    states = next(json.loads(text) for where, text in pages.items() if where.endswith("/taskInstances"))
+    assert {one["task_id"]: one["state"] for one in states["task_instances"]} == dict.fromkeys(stages, "success")
+    assert not [name for name, text in (kept | pages).items() if CANARY in text or KEY in text]

@@ -10,12 +10,10 @@ from pathlib import Path
 import checker
 import processes
 import pytest
+from airflow_commands import AIRFLOW, Airflow
 from deployments import Base
-from spark_commands import CHECKOUT, environment
 
 from nightrec.store import Store
-
-AIRFLOW = CHECKOUT / ".venv-airflow/bin/airflow"
 
 
 @pytest.mark.timeout(600)
@@ -25,14 +23,9 @@ def test_a_killed_task_leaves_no_spark_submit_behind(base: Base, tmp_path: Path)
     shop, home, log = base.copy(1, tmp_path / "shop"), tmp_path / "home", tmp_path / "places"
     home.mkdir()
     log.write_text("")
-    variables = environment(
-        AIRFLOW_HOME=str(home), AIRFLOW__CORE__DAGS_FOLDER=str(CHECKOUT / "airflow_dags"),
-        AIRFLOW__CORE__LOAD_EXAMPLES="False", NIGHTREC_CONFIG=str(shop / "nightrec.toml"),
-        AIRFLOW_CONN_SPARK_DEFAULT='{"conn_type": "spark", "host": "local[2]"}', NIGHTREC_FAILPOINT_LOG=str(log),
-        **{processes.MARK: "airflow-task"},
-    )  # fmt: skip
-    for words in (["db", "migrate"], ["pools", "set", "nightrec_warehouse", "1", "one writer per warehouse"]):
-        subprocess.run([AIRFLOW, *words], env=variables, cwd=home, check=True, capture_output=True, timeout=300)
+    airflow = Airflow(home, shop / "nightrec.toml")
+    airflow.set_up()
+    variables = airflow.variables() | {"NIGHTREC_FAILPOINT_LOG": str(log), processes.MARK: "airflow-task"}
     with (tmp_path / "said").open("wb") as out:
         task = subprocess.Popen(
             [AIRFLOW, "dags", "test", "nightrec_daily", base.nights[1]], env=variables, cwd=home,
