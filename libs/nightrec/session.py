@@ -103,6 +103,9 @@ def _options(settings: Spark, master: str) -> dict[str, str]:
         # Left on, PySpark tells the JVM from which line of Python each column is made: 1.4 ms a column instead of 1.0.
         "spark.python.sql.dataFrameDebugging.enabled": "false",
         "spark.executor.extraJavaOptions": f"{_COMPILED} {mapped_classes()}",
+        # JVM and Python workers of a machine speak through a file, not a port. Of TCP connections between them two
+        # stalled (Linux 6.18, TCPRcvQDrop): the kernel gave them up after 15 minutes, and the night was lost.
+        "spark.python.unix.domain.socket.enabled": "true",
         "spark.ui.enabled": str(settings.ui).lower(),
         "spark.ui.showConsoleProgress": "false",
         # Retries belong to the scheduler alone.

@@ -32,6 +32,18 @@ def test_preloaded_libraries_stay_out_of_garbage_collection(spark: Any) -> None:
     assert seen.torch and seen.frozen > 300_000, seen
 
 
+def test_no_row_goes_through_a_port(spark: Any) -> None:
+    def look(batches: Any) -> Any:
+        import psutil  # type: ignore[import-untyped]
+
+        for _ in batches:
+            kinds = [str(one.family.name) for one in psutil.Process().net_connections("all")]
+            yield pa.record_batch({"kinds": [kinds]})
+
+    seen = spark.range(1).mapInArrow(look, "kinds array<string>").first()
+    assert seen.kinds and set(seen.kinds) == {"AF_UNIX"}, seen
+
+
 def test_it_does_not_load_on_for_a_jvm_that_was_killed() -> None:
     jvm = subprocess.Popen([sys.executable, "-c", JVM], env={**os.environ, MARK: "killed-jvm"})
     while len(marked("killed-jvm")) < 2:

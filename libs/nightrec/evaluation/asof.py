@@ -15,12 +15,11 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from nightrec.evaluation.baselines import WINDOWS, Histories, Items
-from nightrec.serving.pairs import SUMS, adding, shared
 
-# What is learned from pairs of users, and by factorizing, is learned from so many users at most, by hash of their ids.
+# What is learned from whole histories is learned from so many users at most, by hash of their ids.
 REFERENCES = 50_000
-# Items of a user that count for pairs of items, the latest: one robot of 20,000 items would take 5 GB.
-_BASKET = 1000
+# Of each item: users of each window and ever, and events.
+_COUNTS = len(WINDOWS) + 2
 
 
 def users(events: DataFrame, index: DataFrame, cut: date, days: int, *, repeats_allowed: bool) -> DataFrame:
@@ -69,19 +68,12 @@ def items(users: DataFrame, item_id: pa.Array) -> Items:
     """The item side of the baselines, from the histories in `users` (as of the function of that name, and perhaps with
     their `segment`).
 
-    What is gathered grows with items and with pairs of items, and with users only up to REFERENCES.
+    What is gathered grows with items, and with users only up to REFERENCES.
     """
     width = len(item_id)
     known = users.where(F.size("items") > 0).select("user_id", "items", "counts", "ages")
-    found = known.mapInArrow(_gathering(width), SUMS).toArrow()
-    rows = np.repeat(found["item_idx"].to_numpy(), np.asarray(pc.list_value_length(found["neighbour_idx"])))
-    columns, values = (_flat(found[name]) for name in ("neighbour_idx", "weights"))
-    shape = (width + len(WINDOWS) + 2, width)
-    counted = sparse.csr_matrix((values, (rows, columns)), shape)
-    by_item = counted[width:].toarray()
-    together, ever = counted[:width], by_item[len(WINDOWS)]
-    # Bounded baskets leave the diagonal short.
-    together = together + sparse.diags(ever - together.diagonal())
+    parts = known.mapInArrow(_counting(width), "counts array<bigint>").toArrow()["counts"]
+    counts = _flat(parts).reshape(-1, _COUNTS, width).sum(0).astype(np.float64)
     people = known.count()
     user = F.xxhash64("user_id")
     # Hashes are spread evenly: those below this share of their range.
@@ -89,10 +81,7 @@ def items(users: DataFrame, item_id: pa.Array) -> Items:
     narrow = chosen.select(user.alias("_user"), "items", "counts", "ages").toArrow().sort_by("_user")
     references = Histories.of(narrow.to_batches(), width)
     names, by_segment = _by_segment(users, width) if "segment" in users.columns else (pa.array([], pa.string()), ())
-    return Items(
-        item_id, people, by_item[: len(WINDOWS) + 1].T, by_item[-1], sparse.csr_matrix(together), references,
-        names, by_segment,
-    )  # fmt: skip
+    return Items(item_id, people, counts[:-1].T, counts[-1], references, names, by_segment)
 
 
 def _by_segment(users: DataFrame, width: int) -> tuple[pa.Array, Sequence[Any]]:
@@ -106,43 +95,21 @@ def _by_segment(users: DataFrame, width: int) -> tuple[pa.Array, Sequence[Any]]:
     return names, [sparse.csr_matrix((found[f"_{days}"].to_numpy().astype(np.float32), at), shape) for days in WINDOWS]
 
 
-def _gathering(width: int) -> Any:
-    """To SUMS: users who share two items; below the items a row for each window, ever, and events of any user."""
+def _counting(width: int) -> Any:
+    """To one row: _COUNTS x N, one after the other."""
 
     def work(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        totals = np.zeros((len(WINDOWS) + 2, width), np.int64)
-
-        def baskets() -> Iterator[pa.RecordBatch]:
-            for batch in batches:
-                ages, numbers = batch["ages"].flatten().to_numpy(), batch["items"].flatten().to_numpy()
-                for row, days in enumerate(WINDOWS):
-                    totals[row] += np.bincount(numbers[ages < days], minlength=width)
-                totals[-2] += np.bincount(numbers, minlength=width)
-                totals[-1] += np.bincount(numbers, batch["counts"].flatten().to_numpy(), width).astype(np.int64)
-                yield pa.RecordBatch.from_pydict({"basket": _latest(batch["items"], ages)})
-
-        yield from adding(width, shared)(baskets())
-        own = [np.flatnonzero(row) for row in totals]
-        values = [row[at].tolist() for row, at in zip(totals, own, strict=True)]
-        numbered = pa.array(range(width, width + len(totals)), pa.int32())
-        items = pa.array([at.tolist() for at in own], pa.list_(pa.int32()))
-        weights = pa.array(values, pa.list_(pa.float64()))
-        yield pa.RecordBatch.from_arrays([numbered, items, weights], ["item_idx", "neighbour_idx", "weights"])
+        totals = np.zeros((_COUNTS, width), np.int64)
+        for batch in batches:
+            ages, numbers = batch["ages"].flatten().to_numpy(), batch["items"].flatten().to_numpy()
+            for row, days in enumerate(WINDOWS):
+                totals[row] += np.bincount(numbers[ages < days], minlength=width)
+            totals[-2] += np.bincount(numbers, minlength=width)
+            totals[-1] += np.bincount(numbers, batch["counts"].flatten().to_numpy(), width).astype(np.int64)
+        whole = pa.ListArray.from_arrays(pa.array([0, totals.size], pa.int32()), pa.array(totals.ravel()))
+        yield pa.RecordBatch.from_arrays([whole], ["counts"])
 
     return work
-
-
-def _latest(lists: pa.ListArray, ages: npt.NDArray[np.int32]) -> pa.ListArray:
-    """Each user's _BASKET youngest items, in their order; of one age those of smaller number."""
-    lengths = lists.value_lengths().to_numpy()
-    if lengths.max(initial=0) <= _BASKET:
-        return lists
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    order = np.lexsort((np.arange(len(rows)), ages, rows))
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    kept = np.sort(order[np.arange(len(rows)) - np.repeat(starts, lengths) < _BASKET])
-    offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths, _BASKET))]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), lists.flatten().take(pa.array(kept)))
 
 
 def _flat(lists: pa.ChunkedArray) -> npt.NDArray[np.number]:

@@ -38,8 +38,10 @@ from nightrec.tables import (
 if TYPE_CHECKING:
     from nightrec.night import Night
 
-# Items up to which EASE is run: its N x N takes 100 MB for each setting.
+# Items up to which all pairs count, for EASE and item cosine: N x N takes 100 MB for each setting. Beyond it EASE is
+# not run, and of an item's neighbours the nearest count.
 SQUARE_ITEMS = 5000
+_NEAREST = 200
 # Segments with a slice of their own, the largest.
 SEGMENTS = 8
 DEPTHS = (100, 500)
@@ -63,6 +65,7 @@ class Cut:
 
 def families(items: int) -> dict[str, dict[str, baselines.Method]]:
     """The baselines for a catalogue of so many items: per family, its settings."""
+    near = items if items <= SQUARE_ITEMS else _NEAREST
     windows = {f"popularity of {days} day{'s' if days > 1 else ''}": n for n, days in enumerate(baselines.WINDOWS)}
     found: dict[str, dict[str, baselines.Method]] = {
         **{name: {"": baselines.popularity(n)} for name, n in windows.items()},
@@ -73,8 +76,8 @@ def families(items: int) -> dict[str, dict[str, baselines.Method]]:
             for prior in (5, 50)
         },
         "habit": {f"half-life {days} days": baselines.habit(float(days)) for days in (14, 60, 1000)},
-        "item cosine": {f"shrink {shrink}": baselines.cosine(float(shrink)) for shrink in (0, 10, 100)},
-        "item BM25": {f"nearest {nearest}": baselines.bm25(nearest) for nearest in (20, 200)},
+        "item cosine": {f"shrink {shrink}": baselines.cosine(float(shrink), near) for shrink in (0, 10, 100)},
+        "item BM25": {f"nearest {nearest}": baselines.bm25(nearest) for nearest in (20, _NEAREST)},
         "neighbour users": {f"nearest {nearest}": baselines.neighbours(nearest) for nearest in (50, 200)},
         "iALS": {
             f"alpha {alpha}, penalty {penalty}": baselines.ials(float(alpha), penalty)

@@ -18,7 +18,7 @@ NAMES: dict[str, tuple[frozenset[str], frozenset[str], frozenset[str]]] = {
         _words("userid"),
         _words(
             "user uid visitorid visitor fullvisitorid customerid customer customerno memberid member accountid",
-            "reviewerid clientid buyerid username",
+            "reviewerid clientid buyerid username householdid household shopperid subscriberid",
         ),
         _words("session sessionid usersession cookie cookieid device deviceid guestid playlistid"),
     ),

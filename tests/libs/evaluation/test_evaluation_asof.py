@@ -64,8 +64,6 @@ def test_items_are_those_of_the_histories(rows: Any, index: Any, monkeypatch: py
                 ages[user] = min(age, ages.get(user, age))
         assert found.users[n].tolist() == [*(sum(a < days for a in ages.values()) for days in WINDOWS), len(of[item])]
         assert found.events[n] == sum(one == item for _, one, _ in log())
-        for m, other in enumerate(ITEMS):
-            assert found.together[n, m] == len(of[item] & of[other])
     assert found.people == len(users) and found.references.seen.sum() == sum(map(len, of.values()))
     # Segments of some: who has none counts nowhere.
     segments = {"u0": "b", "u1": "a", "u2": "b", "u9": None, "edge": "a"}
@@ -78,17 +76,10 @@ def test_items_are_those_of_the_histories(rows: Any, index: Any, monkeypatch: py
             for s in "ab"
         ]
         assert inside.by_segment[place].toarray().tolist() == expected
-    # Bounded: of each user the latest item alone, of the users a part.
+    # Bounded: of the users a part.
     monkeypatch.setattr(asof, "REFERENCES", 6)
     assert 0 < len(asof.items(frame, pa.array(ITEMS)).references.users) < 12
     frame.unpersist()
-
-
-def test_the_latest_items_are_kept_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asof, "_BASKET", 2)
-    lists = pa.array([[1, 4, 6, 8], [], [3], [2, 5, 7]], pa.list_(pa.int32()))
-    ages = np.array([5, 1, 9, 1, 0, 3, 3, 3], np.int32)
-    assert asof._latest(lists, ages).to_pylist() == [[4, 8], [], [3], [2, 5]]
 
 
 def test_what_counts_afterwards(rows: Any, index: Any) -> None:

@@ -48,11 +48,9 @@ def known(users: Log) -> Items:
     ages = [[own[item][1] for own in users.values() if item in own] for item in range(WIDTH)]
     counts = np.array([[*(sum(age < days for age in of) for days in WINDOWS), len(of)] for of in ages], float)
     events = np.array([sum(own[item][0] for own in users.values() if item in own) for item in range(WIDTH)], float)
-    every = range(WIDTH)
-    together = [[float(sum(i in own and j in own for own in users.values())) for j in every] for i in every]
     item_id = pa.array([f"i{n}" for n in range(WIDTH)])
     people = sum(bool(own) for own in users.values())
-    return Items(item_id, people, counts, events, sparse.csr_matrix(together), Histories.of([batch(users)], WIDTH))
+    return Items(item_id, people, counts, events, Histories.of([batch(users)], WIDTH))
 
 
 def scores(method: baselines.Method) -> np.ndarray:
@@ -93,16 +91,19 @@ def test_segments_show_what_is_popular_inside_them() -> None:
 
 
 def test_item_to_item_scores_are_the_definitions() -> None:
-    items, users = known(log()), log()
-    together = items.together.toarray()
+    users, every = log(), range(WIDTH)
+    together = np.array([[sum(i in own and j in own for own in users.values()) for j in every] for i in every])
     inverse = np.linalg.inv(together + 30 * np.eye(WIDTH))
     linear = np.where(np.eye(WIDTH) > 0, 0, -inverse / np.diag(inverse))
-    cosine, ease = scores(baselines.cosine(2.0)), scores(baselines.ease(30.0))
-    for u, own in enumerate(users.values()):
-        for i in range(WIDTH):
-            near = sum(together[j, i] / (math.sqrt(together[j, j] * together[i, i]) + 2) for j in own if j != i)
-            assert cosine[u, i] == pytest.approx(near, rel=1e-5)
-            assert ease[u, i] == pytest.approx(sum(linear[j, i] for j in own), abs=1e-5)
+    near = together / (np.sqrt(np.outer(np.diag(together), np.diag(together))) + 2)
+    ease = scores(baselines.ease(30.0))
+    for nearest in (2, WIDTH):
+        found = scores(baselines.cosine(2.0, nearest))
+        kept = [sorted((j for j in every if j != i), key=lambda j, of=near[i]: (-of[j], j))[:nearest] for i in every]
+        for u, own in enumerate(users.values()):
+            for i in every:
+                assert found[u, i] == pytest.approx(sum(near[j, i] for j in own if i in kept[j]), rel=1e-5)
+                assert ease[u, i] == pytest.approx(sum(linear[j, i] for j in own), abs=1e-5)
 
 
 def test_bm25_is_that_of_implicit_s_definition() -> None:
@@ -206,7 +207,7 @@ def test_the_best_are_those_of_a_full_sort() -> None:
 
 def test_newcomers_get_what_is_popular_from_every_baseline() -> None:
     items = known(log())
-    plain = scores(baselines.cosine(0.0))
-    found = baselines.for_everyone(baselines.cosine(0.0)(items), items)(Histories.of([batch(log())], WIDTH))
+    plain = scores(baselines.cosine(0.0, WIDTH))
+    found = baselines.for_everyone(baselines.cosine(0.0, WIDTH)(items), items)(Histories.of([batch(log())], WIDTH))
     assert (plain[-1] == 0).all() and (found[-1] == items.users[:, EVER - 1]).all()
     assert (found[:-1] == plain[:-1]).all()

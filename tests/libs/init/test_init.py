@@ -159,6 +159,15 @@ def test_dates_of_a_country(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_a_till_knows_households(tmp_path: Path) -> None:
+    file = tmp_path / "till.csv"
+    lines = [f"{n % 5},{n % 4},{n % 7},{n % 3},2026-01-{n + 1:02}T08:00:00" for n in range(20)]
+    header = "household_id,store_id,product_id,week,transaction_timestamp"
+    file.write_text("\n".join([header, *lines]), encoding="utf-8")
+    made = create(file, tmp_path / "out")
+    assert made.guess is not None and made.guess.columns["user"] == "household_id"
+
+
 def test_two_times_are_a_question(tmp_path: Path) -> None:
     file = tmp_path / "two.csv"
     file.write_text(
