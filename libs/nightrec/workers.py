@@ -22,11 +22,12 @@ import pandas as pd  # noqa: F401
 import pyarrow as pa  # noqa: F401
 import torch  # noqa: F401
 import xgboost  # noqa: F401
-from pyspark import daemon
 from transformers import AutoTokenizer, BertModel  # noqa: F401
+
+from nightrec.daemon import manager
 
 if __name__ == "__main__":
     # A worker collects garbage after each task: looking through these libraries again took 0.26 s of each one's core.
     gc.freeze()
     death_signal(0)
-    daemon.manager()
+    manager()

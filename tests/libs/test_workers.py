@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -42,6 +45,23 @@ def test_no_row_goes_through_a_port(spark: Any) -> None:
 
     seen = spark.range(1).mapInArrow(look, "kinds array<string>").first()
     assert seen.kinds and set(seen.kinds) == {"AF_UNIX"}, seen
+
+
+def test_a_worker_that_is_not_needed_ends_without_a_word(tmp_path: Path) -> None:
+    variables = {
+        "PYTHON_UNIX_DOMAIN_ENABLED": "true", "PYTHON_WORKER_FACTORY_SOCK_DIR": str(tmp_path),
+        "PYTHON_DAEMON_KILL_WORKER_ON_FLUSH_FAILURE": "1", "SPARK_REUSE_WORKER": "1",
+    }  # fmt: skip
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-m", "nightrec.daemon", "pyspark.worker"]
+    with subprocess.Popen(command, env={**os.environ, **variables}, **pipes) as parent:  # type: ignore[call-overload]
+        (length,) = struct.unpack("!i", parent.stdout.read(4))
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(parent.stdout.read(length).decode())
+            (worker,) = struct.unpack("!i", line.recv(4))
+        while Path(f"/proc/{worker}").exists():
+            time.sleep(0.01)
+        assert parent.communicate() == (b"", b"")
 
 
 def test_it_does_not_load_on_for_a_jvm_that_was_killed() -> None:
