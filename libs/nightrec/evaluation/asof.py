@@ -73,7 +73,7 @@ def items(users: DataFrame, item_id: pa.Array) -> Items:
     width = len(item_id)
     known = users.where(F.size("items") > 0).select("user_id", "items", "counts", "ages")
     parts = known.mapInArrow(_counting(width), "counts array<bigint>").toArrow()["counts"]
-    counts = _flat(parts).reshape(-1, _COUNTS, width).sum(0).astype(np.float64)
+    counts = _flat(parts).reshape(len(parts), _COUNTS, width).sum(0).astype(np.float64)
     people = known.count()
     user = F.xxhash64("user_id")
     # Hashes are spread evenly: those below this share of their range.

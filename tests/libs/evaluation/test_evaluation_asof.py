@@ -79,6 +79,9 @@ def test_items_are_those_of_the_histories(rows: Any, index: Any, monkeypatch: py
     # Bounded: of the users a part.
     monkeypatch.setattr(asof, "REFERENCES", 6)
     assert 0 < len(asof.items(frame, pa.array(ITEMS)).references.users) < 12
+    # Before anything was on offer.
+    nothing = asof.items(frame.where("false"), pa.array([], pa.string()))
+    assert nothing.people == 0 and nothing.users.shape == (0, len(WINDOWS) + 1)
     frame.unpersist()
 
 

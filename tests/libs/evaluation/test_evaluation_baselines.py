@@ -148,7 +148,7 @@ def test_the_nearest_of_a_block_are_those_of_all(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_scores_takes_along_nothing_but_what_it_needs() -> None:
-    """Items hold all pairs of items: a hundred megabytes that executors would be sent."""
+    """Items hold whole histories: a hundred megabytes that executors would be sent."""
     alone = replace(known(log()), item_id=threading.Lock())  # cannot be sent
     for settings in families(WIDTH).values():
         for method in settings.values():
