@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import random
 import shutil
 import signal
@@ -24,7 +25,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +75,18 @@ def kept(file: Path, play: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
-def rounds(base: Base, work: Path, kills: int, seed: int) -> list[dict[str, Any]]:
-    """Rounds until so many kills were tried; each has a seed of its own, so that one can be played alone."""
-    found: list[dict[str, Any]] = []
-    while (left := kills - sum(len(one["kills"]) for one in found)) > 0:
-        number = len(found)
-        found.append(kept(work / f"round-{number}.json", partial(one_round, base, work, number, left, seed)))
-        hits = Counter(one["target"] for one in found[-1]["kills"] if one["pid"])
-        complaints = found[-1]["complaints"]
-        print(f"round {number}: {dict(hits)}, {found[-1]['looks']} looks, {len(complaints)} complaints", flush=True)
-        print(*(f"  {complaint}\n" for complaint in complaints), sep="", end="", flush=True)
-    return found
+def rounds(base: Base, work: Path, kills: int, seed: int, pool: Executor) -> list[dict[str, Any]]:
+    """As many rounds as try so many kills; each has a seed of its own, so that one can be played alone."""
+
+    def play(number: int) -> dict[str, Any]:
+        left = kills - number * sum(PER_ROUND)
+        found = kept(work / f"round-{number}.json", partial(one_round, base, work, number, left, seed))
+        hits, complaints = Counter(one["target"] for one in found["kills"] if one["pid"]), found["complaints"]
+        said = [f"round {number}: {dict(hits)}, {found['looks']} looks, {len(complaints)} complaints", *complaints]
+        print("\n  ".join(said), flush=True)
+        return found
+
+    return list(pool.map(play, range(math.ceil(kills / sum(PER_ROUND)))))
 
 
 def one_round(base: Base, work: Path, number: int, left: int, seed: int) -> dict[str, Any]:
@@ -98,24 +102,27 @@ def one_round(base: Base, work: Path, number: int, left: int, seed: int) -> dict
     return {"kills": [one.as_dict() for one in found.kills], "looks": found.looks, "complaints": found.complaints}
 
 
-def stops(base: Base, work: Path, times: int, seed: int) -> list[dict[str, Any]]:
+def stops(base: Base, work: Path, times: int, seed: int, pool: Executor) -> list[dict[str, Any]]:
     """End spark-submit at so many points by each signal."""
-    found = []
-    for number in range(times):
-        for sent in (signal.SIGTERM, signal.SIGKILL):
-            file = work / f"stop-{number}-{sent.name}.json"
-            found.append(kept(file, partial(one_stop, base, work / "stops", number, sent, seed)))
-            alive = len(found[-1]["alive"])
-            print(f"{sent.name} {number} at {found[-1]['point']}: {alive} alive after 10 s", flush=True)
-    return found
+
+    def play(number: int, sent: signal.Signals) -> dict[str, Any]:
+        folder = work / f"stop-{number}-{sent.name}"
+        found = kept(folder.with_suffix(".json"), partial(one_stop, base, folder, number, sent, seed))
+        print(f"{sent.name} {number} at {found['point']}: {len(found['alive'])} alive after 10 s", flush=True)
+        return found
+
+    return list(pool.map(play, *zip(*product(range(times), (signal.SIGTERM, signal.SIGKILL)), strict=True)))
 
 
 def one_stop(base: Base, folder: Path, number: int, sent: signal.Signals, seed: int) -> dict[str, Any]:
-    """End one job at the next of the points."""
+    """End one job at the next of the points; its folder stays where something lives on."""
     shutil.rmtree(folder, ignore_errors=True)
     draw, point = random.Random(f"{seed}/{sent.name}/{number}"), POINTS[number % len(POINTS)]
-    job = Submitted(base.copy(2, folder), base.nights[1], f"stop-{sent.name}-{number}", folder / "log")
-    return vars(stopped(job, point, sent, draw))
+    job = Submitted(base.copy(2, folder), base.nights[1], str(folder), folder / "log")
+    found = stopped(job, point, sent, draw)
+    if not found.alive:
+        shutil.rmtree(folder)
+    return vars(found)
 
 
 def main() -> int:
@@ -124,17 +131,20 @@ def main() -> int:
     words.add_argument("--kills", type=int, default=200)
     words.add_argument("--stops", type=int, default=20, help="points per signal at which spark-submit is ended")
     words.add_argument("--seed", type=int, default=1)
+    words.add_argument("--at-once", type=int, default=2, help="rounds side by side: a night often waits")
     words.add_argument("--work", type=Path, default=CHECKOUT / "var/soak")
     words.add_argument("--out", type=Path, default=HERE / "results")
     asked = words.parse_args()
     work = asked.work / f"seed-{asked.seed}-{code()}"
     base = built(work / "base")
-    found = rounds(base, work, asked.kills, asked.seed)
-    ended = stops(base, work, asked.stops, asked.seed)
+    with ThreadPoolExecutor(asked.at_once) as pool:
+        found = rounds(base, work, asked.kills, asked.seed, pool)
+        ended = stops(base, work, asked.stops, asked.seed, pool)
     result = {
         "seed": asked.seed, "code": code(), "machine": measure.machine(),
         "versions": measure.versions("pyspark", "delta-spark", "deltalake", "torch", "horovod"),
-        "minutes": round(sum(one["minutes"] for one in found + ended), 1), **summary(found, ended),
+        "minutes": round(sum(one["minutes"] for one in found + ended), 1), "at_once": asked.at_once,
+        **summary(found, ended),
         "complaints": [complaint for one in found for complaint in one["complaints"]]
         + [f"{one['signal']} at {one['point']}: {line}" for one in ended for line in one["alive"]],
         "kills": [one for each in found for one in each["kills"]],

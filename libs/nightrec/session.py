@@ -106,6 +106,9 @@ def _options(settings: Spark, master: str) -> dict[str, str]:
         # JVM and Python workers of a machine speak through a file, not a port. Of TCP connections between them two
         # stalled (Linux 6.18, TCPRcvQDrop): the kernel gave them up after 15 minutes, and the night was lost.
         "spark.python.unix.domain.socket.enabled": "true",
+        # Not below the JVM's temporary folder: a file's path of over 107 bytes is no address, and YARN's containers
+        # have longer ones. Only its owner can connect.
+        "spark.python.unix.domain.socket.dir": "/tmp",
         _WORKERS: "nightrec.daemon",
         "spark.ui.enabled": str(settings.ui).lower(),
         "spark.ui.showConsoleProgress": "false",

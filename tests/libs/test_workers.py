@@ -8,11 +8,14 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from processes import MARK, alive, marked
 
 JVM = """
@@ -20,6 +23,22 @@ import subprocess, sys, time
 subprocess.Popen([sys.executable, "-m", "nightrec.workers", "pyspark.worker"], stdin=subprocess.PIPE)
 time.sleep(60)
 """
+
+FAR = """
+import sys
+from nightrec.config import Spark
+from nightrec.session import session
+options = {"spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={sys.argv[1]}"}
+spark = session(Spark(options=options), "far")
+print(spark.range(8).mapInArrow(lambda batches: batches, "id long").count())
+"""
+
+
+@pytest.fixture
+def socket_dir() -> Iterator[str]:
+    """A folder of a short path: that of a socket may have 107 bytes, and a test's own folder leaves too few."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield folder
 
 
 def test_preloaded_libraries_stay_out_of_garbage_collection(spark: Any) -> None:
@@ -47,9 +66,16 @@ def test_no_row_goes_through_a_port(spark: Any) -> None:
     assert seen.kinds and set(seen.kinds) == {"AF_UNIX"}, seen
 
 
-def test_a_worker_that_is_not_needed_ends_without_a_word(tmp_path: Path) -> None:
+def test_a_jvm_whose_temporary_folder_has_a_long_path_has_workers_too(tmp_path: Path) -> None:
+    (far := tmp_path / "container" / ("of-an-application-" * 6)).mkdir(parents=True)
+    command = [sys.executable, "-c", FAR, str(far)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "8\n", ended.stderr[-2000:]
+
+
+def test_a_worker_that_is_not_needed_ends_without_a_word(socket_dir: str) -> None:
     variables = {
-        "PYTHON_UNIX_DOMAIN_ENABLED": "true", "PYTHON_WORKER_FACTORY_SOCK_DIR": str(tmp_path),
+        "PYTHON_UNIX_DOMAIN_ENABLED": "true", "PYTHON_WORKER_FACTORY_SOCK_DIR": socket_dir,
         "PYTHON_DAEMON_KILL_WORKER_ON_FLUSH_FAILURE": "1", "SPARK_REUSE_WORKER": "1",
     }  # fmt: skip
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
