@@ -42,7 +42,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     ),
     "own": (
         "own_days", "own_share", "own_age_log", "own_gap_log", "own_age_over_gap", "own_age_over_item_gap",
-        "own_age_over_user_age", "own_days_28", "own_days_56", "own_rate_28", "own_rate_56",
+        "own_age_over_user_age",
     ),
     "affinities": (
         "category_share", "attribute_share", "tag_share", "price_band_share", "price_distance", "price_is_known",

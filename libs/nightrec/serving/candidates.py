@@ -36,9 +36,8 @@ from nightrec.tables import CANDIDATES, SOURCES
 LISTS = (
     "list_kind string, list_key string, als_vector array<float>, text_vector array<float>, recent array<int>, "
     "segment string, blocked_items array<string>, masked array<int>, own array<int>, own_days array<int>, "
-    "own_age array<int>, own_span array<int>, own_latest array<bigint>, event_count bigint, item_count bigint, "
-    "days_since_last int, latest bigint, weekday_share double, categories array<string>, "
-    "category_shares array<double>, seed bigint"
+    "own_age array<int>, own_span array<int>, event_count bigint, item_count bigint, days_since_last int, "
+    "weekday_share double, categories array<string>, category_shares array<double>, seed bigint"
 )
 
 
@@ -185,8 +184,6 @@ def lists(inputs: Inputs, histories: DataFrame, recent_items: int, *, users_only
                 "own_days",
                 "own_age",
                 "own_span",
-                "own_latest",
-                "latest",
                 "weekday_share",
             ),
             "user_id",

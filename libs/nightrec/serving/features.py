@@ -31,9 +31,6 @@ Doubles = npt.NDArray[np.float64]
 
 # Events of a user of whom little is known, at most.
 LIGHT_EVENTS = 5
-# Latest days in which a user's days with an item are counted once more: what a household buys changes with the season
-# (a grocer's repeats, 1,692 households: NDCG@10 .330 with them, .325 without).
-OWN_WINDOWS = (28, 56)
 
 
 def features(lists: Lists, items: Catalogue, rows: Ints, columns: Ints, nominated: Ints) -> Floats:
@@ -86,11 +83,11 @@ def scores(lists: Lists, items: Catalogue, offsets: Ints, columns: Ints) -> Mapp
 
 
 def own(lists: Lists, items: Catalogue, offsets: Ints, rows: Ints, columns: Ints) -> Doubles:
-    """(n, 11): what the user did with the candidate itself before; all 0 for items new to the user.
+    """(n, 7): what the user did with the candidate itself before; all 0 for items new to the user.
 
     Days with events; their share in all such days of the user's own items; log(1 + days since the last); log(1 + gap),
     the mean days between; days since the last over that gap, over the item's own typical gap, and over the days since
-    the user's last event with anything; of OWN_WINDOWS, days with events, and their share in the days with any.
+    the user's last event with anything.
     """
     at = _own_at(lists, items, offsets, columns)
     is_own = at >= 0
@@ -98,9 +95,7 @@ def own(lists: Lists, items: Catalogue, offsets: Ints, rows: Ints, columns: Ints
     days, age, span = (values[at].astype(np.float64) for values in (lists.own_days, lists.own_age, lists.own_span))
     all_days = np.bincount(lists.own.rows, lists.own_days, len(lists))
     gap = np.where(days > 1, span / np.maximum(days - 1, 1), 0.0)
-    windows = (np.int64(1) << np.array(OWN_WINDOWS)) - 1
-    latest, visits = (np.bitwise_count(days[:, None] & windows) for days in (lists.own_latest[at], lists.latest[row]))
-    found = np.zeros((len(columns), 11))
+    found = np.zeros((len(columns), 7))
     found[is_own] = np.column_stack([
         days,
         days / np.maximum(all_days[row], 1),
@@ -109,8 +104,6 @@ def own(lists: Lists, items: Catalogue, offsets: Ints, rows: Ints, columns: Ints
         np.where(gap > 0, age / np.maximum(gap, 1), 0.0),
         age / np.maximum(items.gap[column], 1),
         (age + 1) / (np.maximum(lists.days_since_last[row], 0) + 1),
-        latest,
-        latest / np.maximum(visits, 1),
     ])  # fmt: skip
     return found
 

@@ -23,10 +23,9 @@ def histories(
     allowed; `basket`: latest distinct items with weight above 0, newest first; `recent`: those with such
     an event in the `recent_days` that end with `run_date`, as the profiles count them; `first`: those of them on the
     user's first day with any, where it lies in these days. Beside `basket`, item by item,
-    `own_days` with such events, `own_age`, days since the last of them, `own_span`, days from the first to it,
-    `own_latest`, which of the last tables.WEEKDAY_DAYS had any (bits: nightrec.weekdays), and `own_moment`, the time of
-    the last, a number that grows into the past. `latest`: which of these days had such events with anything, of which
-    `weekday_share` is the share on the day of the week on which lists are read; 0 without any.
+    `own_days` with such events, `own_age`, days since the last of them, `own_span`, days from the first to it, and
+    `own_moment`, the time of the last, a number that grows into the past. `weekday_share`: of the user's days with such
+    events in the last tables.WEEKDAY_DAYS, the share on the day of the week on which lists are read; 0 without any.
     """
     index = pa.table({"item_id": item_id, "item_idx": pa.array(range(len(item_id)), pa.int32())})
     numbered = events.join(F.broadcast(events.sparkSession.createDataFrame(index)), "item_id")
@@ -53,7 +52,6 @@ def histories(
         F.col("_days").alias("days"),
         F.greatest(F.date_diff(F.lit(run_date), "_last_date"), F.lit(0)).alias("age"),
         F.date_diff("_last_date", "_first_date").alias("span"),
-        F.col("_latest_days").alias("latest"),
     )
     latest = F.collect_list(F.when(F.col("_last").isNotNull(), entry))
     users = pairs.groupBy("user_id").agg(
@@ -73,9 +71,8 @@ def histories(
         F.col("_latest.item_idx").alias("basket"),
         F.col("_recent.item_idx").alias("recent"),
         on_first_day["item_idx"].alias("first"),
-        F.col("_latest_days").alias("latest"),
         F.coalesce(on_weekday / all_days, F.lit(0.0)).alias("weekday_share"),
-        *(F.col(f"_latest.{name}").alias(f"own_{name}") for name in ("days", "age", "span", "latest", "moment")),
+        *(F.col(f"_latest.{name}").alias(f"own_{name}") for name in ("days", "age", "span", "moment")),
     )
 
 

@@ -36,9 +36,6 @@ Bools = npt.NDArray[np.bool_]
 _BLOCK_BYTES = 64 * 2**20
 _BYTES_PER_ROW = 1600  # keys and their sort, score and rank of each source, strings, features twice
 
-# What is told of each of a user's own items, beside its number.
-OWN = ("own_days", "own_age", "own_span", "own_latest")
-
 
 def _numbers(column: pa.Array) -> Ints:
     """A column of whole numbers; -1 for null."""
@@ -100,9 +97,8 @@ class Lists:
     """A batch of R lists. Rows without a vector are zero and not in `has_`.
 
     `own` are the latest items of a user, newest first, by item number; of each the days with events, the days since
-    the last, those from the first to the last, and which of the last weeks' days had any, bit by bit
-    (nightrec.weekdays). `recent` are the first of them; of an item, itself. `alike` are the reference users most like
-    the user by them, and `likeness` how much.
+    the last and those from the first to the last. `recent` are the first of them; of an item, itself. `alike` are the
+    reference users most like the user by them, and `likeness` how much.
     """
 
     als: Floats  # R x D
@@ -119,13 +115,11 @@ class Lists:
     own_days: Ints
     own_age: Ints
     own_span: Ints
-    own_latest: Ints
     alike: Ragged
     likeness: npt.NDArray[np.float64]
     event_count: Ints  # R
     item_count: Ints  # R
     days_since_last: Ints  # R, -1 for none
-    latest: Ints  # R, days of the last weeks with events of anything, bit by bit
     weekday_share: npt.NDArray[np.float64]  # R, of the user's days with events, on the weekday of reading
     category: Ragged  # of the user's events, by number in the catalogue, -1 for one that no item has
     category_share: npt.NDArray[np.float64]
@@ -163,8 +157,7 @@ class Lists:
             own=own,
             alike=Ragged(who, alike),
             likeness=likeness,
-            **{name: batch.column(name).flatten().to_numpy() for name in OWN},
-            latest=pc.fill_null(batch.column("latest"), 0).to_numpy(zero_copy_only=False),
+            **{name: batch.column(name).flatten().to_numpy() for name in ("own_days", "own_age", "own_span")},
             **{name: _numbers(batch.column(name)) for name in ("event_count", "item_count", "days_since_last")},
             weekday_share=pc.fill_null(batch.column("weekday_share"), 0.0).to_numpy(zero_copy_only=False),
             category=Ragged(
@@ -177,7 +170,7 @@ class Lists:
     def part(self, block: slice) -> Lists:
         """The lists block.start to block.stop, views of these: looking for users alike once more would take longer."""
         own, alike, category = (lists.entries(block) for lists in (self.own, self.alike, self.category))
-        beside = {**dict.fromkeys(OWN, own), "likeness": alike, "category_share": category}
+        beside = {"own_days": own, "own_age": own, "own_span": own, "likeness": alike, "category_share": category}
         parts: dict[str, Any] = {
             name: value.part(block) if isinstance(value, Ragged) else value[beside.get(name, block)]
             for name, value in vars(self).items()

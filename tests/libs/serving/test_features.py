@@ -16,7 +16,7 @@ from nightrec.serving.affinities import Traits
 from nightrec.serving.catalogue import lately
 from nightrec.serving.features import features, scores
 from nightrec.serving.item_facts import percentiles
-from nightrec.serving.nominate import OWN, Lists
+from nightrec.serving.nominate import Lists
 from nightrec.tables import WINDOWS
 
 NAMES = [f"i{n}" for n in range(8)]  # i7 is not available
@@ -24,11 +24,6 @@ NAMES = [f"i{n}" for n in range(8)]  # i7 is not available
 PEOPLE = {"one": [2, 7, 4], "two": [0, 1], "little": [1], "three": [6]}
 # The last is the weekday of reading's share of all days below: 9 of 36.
 ON_WEEKDAY, DAYS = [0, 3, 1, 0, 4, 1, 0, 50], [9, 3, 4, 0, 8, 10, 2, 50]
-
-
-def days_of(*ages: int) -> int:
-    """Days before the night as bits."""
-    return sum(1 << age for age in ages)
 
 
 def world() -> tuple[list[dict[str, Any]], dict[str, Any], list[Any], list[dict[str, Any]]]:
@@ -68,8 +63,6 @@ def world() -> tuple[list[dict[str, Any]], dict[str, Any], list[Any], list[dict[
             "own_days": [3, 1, 1, 2],
             "own_age": [4, 4, 60, 90],
             "own_span": [20, 0, 0, 8],
-            "own_latest": [days_of(4, 5, 28), days_of(4), 0, days_of(55)],
-            "latest": days_of(4, 5, 27, 28, 55),
             "event_count": 9,
             "item_count": 4,
             "days_since_last": 4,
@@ -78,7 +71,6 @@ def world() -> tuple[list[dict[str, Any]], dict[str, Any], list[Any], list[dict[
             "category_shares": [0.25, 0.5, 0.1],
         },
         {"list_key": "little", "recent": [1], "own": [1], "own_days": [1], "own_age": [0], "own_span": [0],
-         "own_latest": [days_of(0)], "latest": days_of(0),
          "event_count": 1, "item_count": 1, "days_since_last": 0},
     ]  # fmt: skip
     return items, near, segments, lists
@@ -182,15 +174,11 @@ def test_what_the_user_did_with_the_item_itself(found: dict[tuple[int, str], dic
     item = world()[0][2]
     usual = (item["gap"] * item["repeats"] + 90) / (item["repeats"] + 3)
     # 3 days of 7, 20 days from the first to the last: every 10 days; the last 4 days ago, as was the user.
-    # Of the last four weeks, which had three days with anything, two; of the last eight, which had five, three.
-    windows = [2, 3, 2 / 3, 3 / 5]
-    assert told == pytest.approx([3, 3 / 7, math.log(5), math.log(11), 0.4, 4 / usual, 1.0, *windows], abs=1e-6)
+    assert told == pytest.approx([3, 3 / 7, math.log(5), math.log(11), 0.4, 4 / usual, 1.0], abs=1e-6)
     assert found[0, "i5"]["own_age_over_user_age"] == pytest.approx(91 / 5)
     assert found[0, "i0"]["own_gap_log"] == 0 == found[0, "i0"]["own_age_over_gap"]  # one day has no gap
-    assert [found[0, "i5"][name] for name in GROUPS["own"][-4:]] == pytest.approx([0, 1, 0, 1 / 5])
-    assert [found[0, "i0"][name] for name in GROUPS["own"][-4:]] == [0] * 4  # longer ago than eight weeks
-    assert [found[0, "i1"][name] for name in GROUPS["own"]] == [0] * 11
-    assert [found[1, "i2"][name] for name in GROUPS["own"]] == [0] * 11  # another user's
+    assert [found[0, "i1"][name] for name in GROUPS["own"]] == [0] * 7
+    assert [found[1, "i2"][name] for name in GROUPS["own"]] == [0] * 7  # another user's
 
 
 def test_the_user_and_the_rest(found: dict[tuple[int, str], dict[str, float]]) -> None:
@@ -260,7 +248,8 @@ def test_what_own_items_have_in_common(kind: str) -> None:
     known = catalogue(items)
     # Only what is gone; only what has no price; a dozen; nothing; one item that says nothing of itself; one that does.
     owns = [[0, 9], [1, 2, 3], [int(n) for n in rng.permutation(33)[:12]], [], [4], [20]]
-    users = [{"list_key": f"u{n}", "own": own} | dict.fromkeys(OWN, [1] * len(own)) for n, own in enumerate(owns)]
+    beside = ("own_days", "own_age", "own_span")
+    users = [{"list_key": f"u{n}", "own": own} | dict.fromkeys(beside, [1] * len(own)) for n, own in enumerate(owns)]
     lists = Lists.of(batch(users), known)
     rows, columns = np.repeat(np.arange(len(owns)), known.width), np.tile(np.arange(known.width), len(owns))
     found = features(lists, known, rows, columns, np.ones(len(rows)))

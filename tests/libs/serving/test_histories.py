@@ -72,12 +72,5 @@ def test_the_share_of_days_on_the_weekday_of_reading(rows: Any) -> None:
     ]
     events[5] |= {"event_key": "again"}
     found = histories(rows(CLEAN_EVENTS, events), pa.chunked_array([["a", "b", "c"]]), NIGHT, 5, Candidates())
-    users = {row.user_id: row for row in found.collect()}
-    shares = {name: user.weekday_share for name, user in users.items()}
+    shares = {row.user_id: row.weekday_share for row in found.collect()}
     assert shares == {"ann": 0.5, "bob": 1.0, "cat": 0.0, "dan": 0.0, "eve": 0.0}
-    # The same days as bits, of everything and item by item, newest first.
-    ann = users["ann"]
-    assert ann.latest == 1 << 0 | 1 << 1 | 1 << 6 | 1 << 55
-    latest = dict(zip(ann.basket, ann.own_latest, strict=True))
-    assert latest == {0: 1 << 0 | 1 << 6, 1: 1 << 6 | 1 << 55, 2: 1 << 1}
-    assert (users["dan"].latest, users["dan"].own_latest, users["eve"].own_latest) == (0, [0], [])

@@ -106,8 +106,6 @@ def batch(lists: list[dict[str, Any]]) -> pa.RecordBatch:
             "blocked_items": column("blocked_items", strings),
             "masked": column("masked", numbers),
             **{name: column(name, numbers) for name in ("own", "own_days", "own_age", "own_span")},
-            "own_latest": column("own_latest", pa.list_(pa.int64())),
-            "latest": column("latest", pa.int64()),
             "event_count": column("event_count", pa.int64()),
             "item_count": column("item_count", pa.int64()),
             "days_since_last": column("days_since_last", pa.int32()),
@@ -279,8 +277,7 @@ def random_case(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]], 
     for row in lists:
         row["own"] = some(list(range(len(names))), 4)
         row |= {name: [int(n) for n in rng.integers(1, 4, len(row["own"]))] for name in ("own_days", "own_age")}
-        row |= {"own_span": row["own_days"], "own_latest": row["own_days"]}
-        row |= {"event_count": len(row["own"]), "item_count": len(row["own"])}
+        row |= {"own_span": row["own_days"], "event_count": len(row["own"]), "item_count": len(row["own"])}
     lists += [{"list_kind": "item", "list_key": name, "blocked_items": [name]} for name in names]
     # One user with events is among them, and one whom no list is for.
     people = {name: some(list(range(len(names))), 4) or [0] for name in ("other", "u1", "u3")}
@@ -325,7 +322,7 @@ def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         for n in range(60)
     ]
     for row in lists:
-        row |= {"own": row["recent"], **dict.fromkeys(nominate.OWN, [1] * len(row["recent"]))}
+        row |= {"own": row["recent"], **dict.fromkeys(("own_days", "own_age", "own_span"), [1] * len(row["recent"]))}
     people = {f"u{n}": [int(i) for i in rng.permutation(150)[:20]] for n in range(30, 90)}
     known = catalogue(items, {"cooccurrence": near, "keywords": near[::-1]}, people=people, nearest=5)
     whole = rows(lists, known, ALL | {"als": 20, "text": 20})
