@@ -7,9 +7,9 @@ driver, its JVM, a Python worker or their parent, a training process; the second
 cluster of separate processes, where executors are hit too. After each night every table has to be that of an
 undisturbed run. Then spark-submit is ended at 20 points by SIGTERM and at 20 by SIGKILL. A reader looks all the while.
 
-Every round is written down when it is over: after whatever ended a soak, the same command plays the rounds that are
-left, unless the code has changed. The result is infra/soak/results/kills-SEED.json: every kill with its time, step and
-outcome, and every complaint. The exit code is 1 where there is one.
+Every round is written down when it is over, in infra/soak/results/kills-SEED.json: every kill with its time, step and
+outcome, and every complaint. After whatever ended a soak, the same command plays the rounds that are left, unless the
+code has changed. The exit code is 1 where there is a complaint.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -63,30 +64,69 @@ def plan(draw: random.Random, kills: int, on_cluster: bool) -> list[list[str]]:
     return [sorted(targets, key=lambda target: target != "rank") for targets in drawn]
 
 
-def kept(file: Path, play: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What an earlier run of this soak wrote down, else what is played now, with its minutes."""
-    if not file.exists():
-        began = time.monotonic()
-        found = play() | {"minutes": (time.monotonic() - began) / 60}
-        whole = file.with_suffix(".part")
-        # Command lines name the checkout, which is another on every machine.
-        whole.write_text(json.dumps(found, default=str).replace(f"{CHECKOUT}/", ""), encoding="utf-8")
-        whole.rename(file)
-    return dict(json.loads(file.read_text(encoding="utf-8")))
+class Result:
+    """The result file: rounds and stops by name, each written down when it is over, and what they sum up to.
+
+    A soak goes on from it where the code is the same, on whichever machine.
+    """
+
+    def __init__(self, file: Path, told: dict[str, Any]) -> None:
+        self.file, self._told, self._lock = file, told, threading.Lock()
+        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        self._parts: dict[str, dict[str, Any]] = before["parts"] if before.get("code") == told["code"] else {}
+
+    def part(self, name: str, play: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A part that is written down, else what is played now, with its minutes."""
+        if name not in self._parts:
+            began = time.monotonic()
+            found = play() | {"minutes": round((time.monotonic() - began) / 60, 1)}
+            with self._lock:
+                # Command lines name the checkout, which is another on every machine.
+                self._parts[name] = json.loads(json.dumps(found, default=str).replace(f"{CHECKOUT}/", ""))
+                self._write()
+        return self._parts[name]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures people ask for."""
+        rounds, stops = self._of("round"), self._of("stop")
+        kills = [one for each in rounds for one in each["kills"]]
+        complaints = [complaint for each in rounds for complaint in each["complaints"]]
+        return {
+            "minutes": round(sum(one["minutes"] for one in rounds + stops)),
+            "kills_tried": len(kills), "kills_landed": sum(bool(one["pid"]) for one in kills),
+            "kills_by_target": dict(Counter(one["target"] for one in kills if one["pid"])),
+            "nights": 2 * len(rounds), "looks": sum(each["looks"] for each in rounds),
+            "unlawful_snapshots": sum(line.startswith(("version", "unreadable")) for line in complaints),
+            "stops": len(stops), "stops_with_survivors": sum(bool(one["alive"]) for one in stops),
+            "complaints": complaints
+            + [f"{one['signal']} at {one['point']}: {line}" for one in stops for line in one["alive"]],
+        }  # fmt: skip
+
+    def _of(self, kind: str) -> list[dict[str, Any]]:
+        return [self._parts[name] for name in self._names() if name.startswith(kind)]
+
+    def _names(self) -> list[str]:
+        return sorted(self._parts, key=lambda name: (name.split()[0], int(name.split()[1]), name))
+
+    def _write(self) -> None:
+        whole = self.file.with_suffix(".part")
+        parts = {name: self._parts[name] for name in self._names()}
+        text = json.dumps(self._told | self.summary() | {"parts": parts}, indent=1)
+        whole.write_text(text + "\n", encoding="utf-8")
+        whole.rename(self.file)
 
 
-def rounds(base: Base, work: Path, kills: int, seed: int, pool: Executor) -> list[dict[str, Any]]:
+def rounds(base: Base, work: Path, kills: int, seed: int, result: Result, pool: Executor) -> None:
     """As many rounds as try so many kills; each has a seed of its own, so that one can be played alone."""
 
-    def play(number: int) -> dict[str, Any]:
+    def play(number: int) -> None:
         left = kills - number * sum(PER_ROUND)
-        found = kept(work / f"round-{number}.json", partial(one_round, base, work, number, left, seed))
+        found = result.part(f"round {number}", partial(one_round, base, work, number, left, seed))
         hits, complaints = Counter(one["target"] for one in found["kills"] if one["pid"]), found["complaints"]
         said = [f"round {number}: {dict(hits)}, {found['looks']} looks, {len(complaints)} complaints", *complaints]
         print("\n  ".join(said), flush=True)
-        return found
 
-    return list(pool.map(play, range(math.ceil(kills / sum(PER_ROUND)))))
+    list(pool.map(play, range(math.ceil(kills / sum(PER_ROUND)))))
 
 
 def one_round(base: Base, work: Path, number: int, left: int, seed: int) -> dict[str, Any]:
@@ -102,16 +142,15 @@ def one_round(base: Base, work: Path, number: int, left: int, seed: int) -> dict
     return {"kills": [one.as_dict() for one in found.kills], "looks": found.looks, "complaints": found.complaints}
 
 
-def stops(base: Base, work: Path, times: int, seed: int, pool: Executor) -> list[dict[str, Any]]:
+def stops(base: Base, work: Path, times: int, seed: int, result: Result, pool: Executor) -> None:
     """End spark-submit at so many points by each signal."""
 
-    def play(number: int, sent: signal.Signals) -> dict[str, Any]:
-        folder = work / f"stop-{number}-{sent.name}"
-        found = kept(folder.with_suffix(".json"), partial(one_stop, base, folder, number, sent, seed))
+    def play(number: int, sent: signal.Signals) -> None:
+        name = f"stop {number} {sent.name}"
+        found = result.part(name, partial(one_stop, base, work / name.replace(" ", "-"), number, sent, seed))
         print(f"{sent.name} {number} at {found['point']}: {len(found['alive'])} alive after 10 s", flush=True)
-        return found
 
-    return list(pool.map(play, *zip(*product(range(times), (signal.SIGTERM, signal.SIGKILL)), strict=True)))
+    list(pool.map(play, *zip(*product(range(times), (signal.SIGTERM, signal.SIGKILL)), strict=True)))
 
 
 def one_stop(base: Base, folder: Path, number: int, sent: signal.Signals, seed: int) -> dict[str, Any]:
@@ -136,40 +175,18 @@ def main() -> int:
     words.add_argument("--out", type=Path, default=HERE / "results")
     asked = words.parse_args()
     work = asked.work / f"seed-{asked.seed}-{code()}"
+    asked.out.mkdir(parents=True, exist_ok=True)
+    packages = ("pyspark", "delta-spark", "deltalake", "torch", "horovod")
+    told = {"seed": asked.seed, "code": code(), "machine": measure.machine(), "versions": measure.versions(*packages)}
+    result = Result(asked.out / f"kills-{asked.seed}.json", told | {"at_once": asked.at_once})
     base = built(work / "base")
     with ThreadPoolExecutor(asked.at_once) as pool:
-        found = rounds(base, work, asked.kills, asked.seed, pool)
-        ended = stops(base, work, asked.stops, asked.seed, pool)
-    result = {
-        "seed": asked.seed, "code": code(), "machine": measure.machine(),
-        "versions": measure.versions("pyspark", "delta-spark", "deltalake", "torch", "horovod"),
-        "minutes": round(sum(one["minutes"] for one in found + ended), 1), "at_once": asked.at_once,
-        **summary(found, ended),
-        "complaints": [complaint for one in found for complaint in one["complaints"]]
-        + [f"{one['signal']} at {one['point']}: {line}" for one in ended for line in one["alive"]],
-        "kills": [one for each in found for one in each["kills"]],
-        "stops": ended,
-    }  # fmt: skip
-    asked.out.mkdir(parents=True, exist_ok=True)
-    file = asked.out / f"kills-{asked.seed}.json"
-    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"{result['kills_landed']} of {result['kills_tried']} kills landed, {result['looks']} looks by a reader, "
-          f"{len(result['complaints'])} complaints, {result['minutes']} minutes: {file}")  # fmt: skip
-    return int(bool(result["complaints"]))
-
-
-def summary(found: list[dict[str, Any]], ended: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures people ask for."""
-    kills = [one for each in found for one in each["kills"]]
-    return {
-        "kills_tried": len(kills), "kills_landed": sum(bool(one["pid"]) for one in kills),
-        "kills_by_target": dict(Counter(one["target"] for one in kills if one["pid"])),
-        "nights": 2 * len(found), "looks": sum(each["looks"] for each in found),
-        "unlawful_snapshots": sum(
-            line.startswith(("version", "unreadable")) for each in found for line in each["complaints"]
-        ),
-        "stops": len(ended), "stops_with_survivors": sum(bool(one["alive"]) for one in ended),
-    }  # fmt: skip
+        rounds(base, work, asked.kills, asked.seed, result, pool)
+        stops(base, work, asked.stops, asked.seed, result, pool)
+    found = result.summary()
+    print(f"{found['kills_landed']} of {found['kills_tried']} kills landed, {found['looks']} looks by a reader, "
+          f"{len(found['complaints'])} complaints, {found['minutes']} minutes: {result.file}")  # fmt: skip
+    return int(bool(found["complaints"]))
 
 
 if __name__ == "__main__":
