@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from contract_rows import NIGHT, filled
+from processes import clear_sockets
 from pyspark.sql import DataFrame, SparkSession
 
 from nightrec.config import Config, Paths, Spark
@@ -31,6 +32,11 @@ _LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files before all others, in the order of _LONG."""
     items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
+
+
+def pytest_sessionfinish() -> None:
+    """Nothing stays outside the checkout but caches."""
+    clear_sockets()
 
 
 Rows = Callable[[Table, list[dict[str, Any]]], DataFrame]

@@ -40,6 +40,15 @@ def marked(mark: str) -> dict[int, str]:
     return found
 
 
+def clear_sockets() -> None:
+    """Remove sockets of Python workers that nobody holds any more: a JVM that is killed leaves its own."""
+    found = list(Path("/tmp").glob(".*-*-*-*-*.sock"))
+    held = Path("/proc/net/unix").read_text()  # read after the folder: what is bound meanwhile is not looked at
+    for file in found:
+        if str(file) not in held:
+            file.unlink(missing_ok=True)
+
+
 def _runs(pid: int) -> bool:
     """Whether any thread of a process is still there: the first one may be a zombie before the others have ended."""
     try:

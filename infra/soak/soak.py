@@ -38,6 +38,7 @@ sys.path[:0] = [str(CHECKOUT / "tests/trust"), str(CHECKOUT / "tests"), str(CHEC
 
 import measure  # noqa: E402
 from deployments import Base, built  # noqa: E402
+from processes import clear_sockets  # noqa: E402
 from rounds import played  # noqa: E402
 from spark_commands import standalone_cluster  # noqa: E402
 from submitted import POINTS, Submitted, stopped  # noqa: E402
@@ -183,6 +184,7 @@ def main() -> int:
     with ThreadPoolExecutor(asked.at_once) as pool:
         rounds(base, work, asked.kills, asked.seed, result, pool)
         stops(base, work, asked.stops, asked.seed, result, pool)
+    clear_sockets()
     found = result.summary()
     print(f"{found['kills_landed']} of {found['kills_tried']} kills landed, {found['looks']} looks by a reader, "
           f"{len(found['complaints'])} complaints, {found['minutes']} minutes: {result.file}")  # fmt: skip
