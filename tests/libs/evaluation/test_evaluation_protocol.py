@@ -92,7 +92,8 @@ def test_a_cut_is_judged_with_what_the_log_had_decided_by_then(
     monkeypatch.setattr(protocol, "LISTING", protocol.LISTING[:1])
     monkeypatch.setattr(runner, "train", lambda *_: ())
     cut = made.last - dt.timedelta(days=14)
-    (found,) = (night for night, _ in protocol.nights(spark, config, [cut], 14, lambda _: nullcontext(), lambda _: None))
+    nights = protocol.nights(spark, config, [cut], 14, lambda _: nullcontext(), lambda _: None)
+    (found,) = (night for night, _ in nights)
     assert found.date == cut and found.config.candidates.repeats_allowed is None
     assert decided(config, made.last).candidates.repeats_allowed is True
 
