@@ -19,7 +19,7 @@ def run(night: Night) -> None:
         past = night.at(cut, SAME_DATE)
         candidates = past.read(CANDIDATES, {"run_date": cut, "als_model": past.als_model})
         later = night.events(until=cut + timedelta(days=settings.horizon), after=cut)
-        done.append(acted(past.read(USER_PROFILES), later, cut))
+        done.append(acted(past.read(USER_PROFILES), later))
         frames.append(examples(
             candidates, done[-1], as_of=night.date, cut=cut, seed=settings.seed,
             fold=fold if len(cuts) > 1 else None, negatives_share=settings.negatives_share,

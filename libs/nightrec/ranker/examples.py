@@ -15,18 +15,17 @@ _BUCKETS = 1_000_000
 _VALID_ONE_IN = 5
 
 
-def acted(users: DataFrame, events: DataFrame, cut: date) -> DataFrame:
+def acted(users: DataFrame, events: DataFrame) -> DataFrame:
     """What users known at the cut did after it: per user_id a map `acted` from each item acted on with a weight above 0
     to the event types (`kinds`, sorted) and the latest `rating`, null without one.
 
-    `users` are USER_PROFILES of the cut, `events` clean events that arrived in the horizon after it; what happened
-    before it, and came late, does not count. Users without an event up to the cut are left out: their features say
-    nothing, and training on them lowered the quality for others.
+    `users` are USER_PROFILES of the cut, `events` clean events that arrived in the horizon after it. Users without an
+    event up to the cut are left out: their features say nothing, and training on them lowered the quality for others.
     """
     known = users.where(F.col("event_count") > 0).select("user_id")
     rated = (F.col("event_type") == "rating") & F.col("value").isNotNull()
     pairs = (
-        events.where((F.col("weight") > 0) & (F.col("event_date") > F.lit(cut)))
+        events.where(F.col("weight") > 0)
         .repartition("user_id")  # the second grouping then needs no shuffle
         .groupBy("user_id", "item_id")
         .agg(

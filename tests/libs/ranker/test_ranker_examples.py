@@ -34,7 +34,6 @@ def events(rows):
         {"event_key": "7", "user_id": "old", "item_id": "a", "weight": 5.0, **RATED, "value": 4.0},
         {"event_key": "8", "user_id": "old", "item_id": "a", "weight": 0.0, "event_type": "dislike"},
         {"event_key": "3", "user_id": "old", "item_id": "b", "weight": 0.0},  # an impression: seen, not acted on
-        {"event_key": "9", "user_id": "old", "item_id": "b", "weight": 1.0, "event_date": CUT},  # came late
         {"event_key": "4", "user_id": "old", "item_id": "never a candidate", "weight": 1.0},
         {"event_key": "5", "user_id": "new", "item_id": "a", "weight": 1.0},
         {"event_key": "6", "user_id": "silent", "item_id": "a", "weight": 0.0},  # acts on neither side of weight 0
@@ -53,7 +52,7 @@ def test_who_counts_and_what_is_positive(rows, users, events):
         *({"list_kind": "user", "list_key": user, "item_id": item, "features": [7.0]} for user, item in lists),
         {"list_kind": "item", "list_key": "old", "item_id": "a"},  # a list that no ranker orders
     ])
-    done = acted(users, events, CUT)
+    done = acted(users, events)
     frame = build(candidates, done)
     assert frame.columns == RANKER_EXAMPLES.names
     found = [
