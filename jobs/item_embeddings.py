@@ -15,7 +15,8 @@ def run(night: Night) -> None:
     """Encode the night's new item texts; where there are none, nothing is written and no model is loaded."""
     encoder = night.config.encoder
     settings = Settings(encoder.path, encoder.revision, encoder.batch_tokens, encoder.max_tokens)
-    profiles = night.read(ITEM_PROFILES)
+    # An id says nothing: items of which no more is known have no text.
+    profiles = night.read(ITEM_PROFILES).where("text != item_id")
     held = night.read(ITEM_EMBEDDINGS, {"encoder": encoder.id})
     new, reused = count_texts(profiles, held)
     night.book("reused", reused, "text")

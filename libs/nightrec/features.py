@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         for trend in TRENDS
         for source in RISING
     },
-    "popularity": (
+    "item counts": (
         *(f"users_{days}_days_percentile" for days in WINDOWS),
         *(f"users_{days}_days_share" for days in WINDOWS),
         "users_ever_percentile",

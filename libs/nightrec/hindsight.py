@@ -16,6 +16,7 @@ from nightrec.events.clean import readable
 from nightrec.metrics.ranking import per_user
 from nightrec.privacy import pseudonyms
 from nightrec.report.night import Quality
+from nightrec.seen import hides
 from nightrec.tables import CANDIDATES, PUBLISHED_TOPK
 
 if TYPE_CHECKING:
@@ -69,4 +70,5 @@ def _truth(night: Night, later: DataFrame) -> DataFrame:
     acted = later.where("weight > 0").select("user_id", "item_id").distinct()
     if night.config.candidates.repeats_allowed:
         return acted
-    return acted.join(night.events().select("user_id", "item_id").distinct(), ["user_id", "item_id"], "left_anti")
+    seen = night.events().where(hides(repeats_allowed=False)).select("user_id", "item_id").distinct()
+    return acted.join(seen, ["user_id", "item_id"], "left_anti")

@@ -47,6 +47,7 @@ KINDS = ("sources", "features", "heads", "blends", "nights")
 WHOLE = "everything"
 WITHOUT_TEXTS = "without any texts"
 MOST_NIGHTS = 4
+ATTENTIVE = {"head": "deep", "attention": 10}
 # What new items are reached by without anybody's having acted on them.
 TEXTS = ("text", "keywords", "new_items")
 
@@ -102,6 +103,11 @@ def variants(config: Config) -> list[Variant]:
             for head in get_args(Ranker.model_fields["head"].annotation)
             for blend in ({}, {"blend": "network"})[: 2 if ranker.trees else 1]
             if head != ranker.head
+        ),
+        *(
+            Variant("heads", f"the deep head with attention{', alone' if blend else ''}", ATTENTIVE | blend)
+            for blend in ({}, {"blend": "network"})[: 2 if ranker.trees else 1]
+            if ranker.attention == 0
         ),
         *(
             Variant("blends", name, {"blend": blend})

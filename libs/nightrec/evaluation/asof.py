@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from scipy import sparse
 
 from nightrec.evaluation.baselines import WINDOWS, Histories, Items
+from nightrec.seen import hides
 
 # What is learned from whole histories is learned from so many users at most, by hash of their ids.
 REFERENCES = 50_000
@@ -27,10 +28,11 @@ def users(events: DataFrame, index: DataFrame, cut: date, days: int, *, repeats_
 
     user_id; `events`: how many with weight above 0 up to the cut; `items`, `counts`, `ages`: those of items on offer,
     ascending by their number in `index` (item_id, item), with the events of each and days since the last; `truth`: the
-    distinct items with weight above 0 in the `days` after the cut, -1 for each that is not on offer.
+    distinct items with weight above 0 in the `days` after the cut, -1 for each that is not on offer; `masked`: items on
+    offer that no list may hold, by what had arrived by the cut (nightrec.seen).
 
-    Truth is only what arrived in those days and also happened then. Where repeats are not allowed, items with any
-    event that had arrived by the cut are left out.
+    Truth is only what arrived in those days and also happened then. Where repeats are not allowed, items that no list
+    might hold are left out.
     """
     arrived, acted = F.col("ingest_date") <= F.lit(cut), F.col("weight") > 0
     past = arrived & acted & (F.col("event_date") <= F.lit(cut))
@@ -44,10 +46,10 @@ def users(events: DataFrame, index: DataFrame, cut: date, days: int, *, repeats_
             F.count_if(past).cast("int").alias("count"),
             F.date_diff(F.lit(cut), F.max(F.when(past, F.col("event_date")))).alias("age"),
             F.bool_or(after).alias("_after"),
-            F.bool_or(arrived).alias("_known"),
+            F.bool_or(arrived & hides(repeats_allowed=repeats_allowed)).alias("_masked"),
         )
     )
-    wanted = F.col("_after") if repeats_allowed else F.col("_after") & ~F.col("_known")
+    wanted = F.col("_after") if repeats_allowed else F.col("_after") & ~F.col("_masked")
     own = F.when((F.col("count") > 0) & F.col("item").isNotNull(), F.struct("item", "count", "age"))
     return (
         pairs.join(F.broadcast(index), "item_id", "left")
@@ -56,10 +58,11 @@ def users(events: DataFrame, index: DataFrame, cut: date, days: int, *, repeats_
             F.sum("count").alias("events"),
             F.sort_array(F.collect_list(own)).alias("_own"),
             F.sort_array(F.collect_list(F.when(wanted, F.coalesce("item", F.lit(-1))))).alias("truth"),
+            F.sort_array(F.collect_list(F.when(F.col("_masked"), F.col("item")))).alias("masked"),
         )
         .select(
             "user_id", "events", F.col("_own.item").alias("items"), F.col("_own.count").alias("counts"),
-            F.col("_own.age").alias("ages"), "truth",
+            F.col("_own.age").alias("ages"), "truth", "masked",
         )
     )  # fmt: skip
 

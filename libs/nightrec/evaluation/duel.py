@@ -18,6 +18,7 @@ from nightrec.gate import Duel
 from nightrec.metrics import bootstrap
 from nightrec.metrics.ranking import per_user
 from nightrec.pipeline import LISTING
+from nightrec.seen import hides
 from nightrec.store import partitions
 from nightrec.tables import CANDIDATES, ITEM_PROFILES, TABLES, USER_PROFILES
 
@@ -48,11 +49,12 @@ def fought(night: Night, champion: Pair, challenger: Pair, since: date) -> Duel 
     """Both pairs' lists as of `since`, judged by what their users did up to the night; None without such a user.
 
     Judged are users who had a history by then, as all others' lists follow from no model. Where repeats are not
-    allowed, only items count that the user had not acted on. Raises Unfit where a pair cannot make lists.
+    allowed, only items count that the user's lists might hold. Raises Unfit where a pair cannot make lists.
     """
     k, acted = night.config.lists.k, came_back(night, since)
     if not night.config.candidates.repeats_allowed:
-        acted = acted.join(night.events(until=since).select("user_id", "item_id"), ["user_id", "item_id"], "left_anti")
+        seen = night.events(until=since).where(hides(repeats_allowed=False)).select("user_id", "item_id")
+        acted = acted.join(seen, ["user_id", "item_id"], "left_anti")
     past = night.rehearsal(since, *champion, {})
     for name in ("item_profiles", "user_profiles"):
         _make(past, name)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from nightrec import raw
@@ -20,6 +20,7 @@ from nightrec.evaluation import asof, baselines, predictions
 from nightrec.evaluation.baselines import Items
 from nightrec.evaluation.lists import ITEM_SLICES, OURS, Judging, Method, Shelf, item_figures
 from nightrec.metrics import bootstrap, catalogue, probability, reach
+from nightrec.models import ranker_row
 from nightrec.past.pieces import Where
 from nightrec.privacy import pseudonyms
 from nightrec.profiles.items import item_profiles
@@ -92,8 +93,8 @@ def families(items: int) -> dict[str, dict[str, baselines.Method]]:
 def judge(night: Night, days: int, costs: Mapping[str, float]) -> Cut:
     """The lists that the night of a cut made, down to DEEP, and the baselines', by the `days` of clean events after it;
     `costs` is what its candidates took."""
-    chosen = _tuned(night.at(night.date - timedelta(days=days)), days)
     shelves = offered(night)
+    chosen = of_catalogue(_tuned(night.at(night.date - timedelta(days=days)), days), shelves.num_rows)
     people = night.store.read(USER_PROFILES, {"run_date": night.date}).select("user_id", "segment")
     log = Log.of(night, days, shelves["item_id"].combine_chunks(), people)
     judging = log.judging(
@@ -120,6 +121,12 @@ def judge(night: Night, days: int, costs: Mapping[str, float]) -> Cut:
     finally:
         for frame in (rows, users, log.users):
             frame.unpersist()
+
+
+def of_catalogue(chosen: Mapping[tuple[str, bool], str], items: int) -> dict[tuple[str, bool], str]:
+    """What was chosen on the window before, without the families that a catalogue of so many items has outgrown."""
+    known = families(items)
+    return {(family, trend): setting for (family, trend), setting in chosen.items() if family in known}
 
 
 def _tuned(night: Night, days: int) -> dict[tuple[str, bool], str]:
@@ -168,7 +175,6 @@ class Log:
     """What is known as of a night and came after it: item side, and one row per user (asof.users, in Spark's cache)."""
 
     k: int
-    repeats_allowed: bool
     item_id: pa.Array
     index: DataFrame  # item_id, item
     users: DataFrame
@@ -184,7 +190,7 @@ class Log:
         users = asof.users(events, index, night.date, days, repeats_allowed=allowed)
         if segments is not None:
             users = users.join(segments, "user_id", "left")
-        return cls(night.config.lists.k, allowed, item_id, index, users.persist())
+        return cls(night.config.lists.k, item_id, index, users.persist())
 
     @cached_property
     def items(self) -> Items:
@@ -207,9 +213,7 @@ class Log:
             by_segment = family == baselines.BY_SEGMENT
             learned[family, setting] = score if by_segment else baselines.for_everyone(score, self.items)
         ordered = [method for key in wanted for method in methods if (method.family, method.setting) == key]
-        return Judging(
-            self.k, self.repeats_allowed, shelf, self.items.trend, ordered, learned, everyone, tuple(segments)
-        )
+        return Judging(self.k, shelf, self.items.trend, ordered, learned, everyone, tuple(segments))
 
     def numbers(self, item_ids: pa.ChunkedArray) -> list[int]:
         """Numbers of items, -1 for those not on offer."""
@@ -259,7 +263,7 @@ def ndcg(
     ones, members = np.ones(count), np.zeros((count, len(ITEM_SLICES)), np.bool_) if slices is None else slices
     shelf = Shelf(ones, ones, np.zeros((count, 0), np.float32), members)
     trend = np.zeros(count, np.float32)
-    judging = Judging(log.k, log.repeats_allowed, shelf, trend, [], {}, log.numbers(_everyone(night)))
+    judging = Judging(log.k, shelf, trend, [], {}, log.numbers(_everyone(night)))
     rows = judging.judged(_spread(night, _judged_users(night, log)))
     places = (judging.columns.index((OURS, kind)) for kind in ("ndcg", *item_figures(log.k)))
     figures = F.array(*(F.get("figures", F.lit(place)) for place in places))
@@ -278,9 +282,10 @@ def _segments(night: Night) -> list[str]:
     return [row["segment"] for row in largest.select("segment").collect()]
 
 
-def _ranked(night: Night, log: Log) -> DataFrame:
-    """user_id, rank, item (-1 where it is not on offer), score of the users' own lists."""
+def _ranked(night: Night, log: Log, which: Column | None = None) -> DataFrame:
+    """user_id, rank, item (-1 where it is not on offer), score of the users' own lists; of their rows all, or some."""
     lists = night.store.read(RANKED_TOPK, {"run_date": night.date}).where("list_kind = 'user'")
+    lists = lists if which is None else lists.where(which)
     numbered = lists.join(F.broadcast(log.index), "item_id", "left")
     item = F.coalesce("item", F.lit(-1)).alias("item")
     return numbered.select(F.col("list_key").alias("user_id"), "rank", item, "score")
@@ -316,13 +321,15 @@ def _predicted(night: Night, log: Log) -> DataFrame:
     """`probability` and `label` of each item of the lists that the ranker ordered: those of users with a history.
 
     Only of users who acted in the days after: of those the ranker learns, so its probabilities are theirs, given that
-    they come back.
+    they come back. What an editor or a draw put into a list has another's score.
     """
     known = log.users.where((F.col("events") > 0) & (F.size("truth") > 0)).select("user_id", "truth")
-    if night.config.ranker.kind_values:  # lists ordered by value tell no probability
+    # Lists ordered by value tell no probability, and those that no ranker ordered the place alone.
+    if night.config.ranker.kind_values or not ranker_row(night.store.warehouse, night.ranker_model)["weights"]:
         known = known.limit(0)
     label = F.array_contains("truth", F.col("item")).cast("double").alias("label")
     # Scores have 6 decimals.
     inside = F.least(F.greatest("score", F.lit(1e-6)), F.lit(1 - 1e-6)).alias("probability")
-    shown = _ranked(night, log).where((F.col("rank") <= log.k) & (F.col("item") >= 0))
+    by_ranker = (F.col("source") != "editorial") & F.col("probability").isNull()
+    shown = _ranked(night, log, by_ranker).where((F.col("rank") <= log.k) & (F.col("item") >= 0))
     return shown.join(known, "user_id").select(inside, label)

@@ -88,7 +88,6 @@ class Judging:
     (`everyone`'s list stands in where it is NULL)."""
 
     k: int
-    repeats_allowed: bool
     shelf: Shelf
     trend: npt.NDArray[np.float32]
     methods: Sequence[Method]
@@ -116,8 +115,7 @@ class Judging:
         """One row per user of `users` (asof.users with _user, a hash of the id; ours and segment where judged):
         user_id, `figures` in the order of `columns`, `lists` of K items by number in the order of `names`.
 
-        Items of the history are left out of baselines' lists, unless repeats are allowed; ties go to the smaller
-        number.
+        What no list may hold is left out of baselines' lists as it is of ours; ties go to the smaller number.
         """
         return users.mapInArrow(self._work, _JUDGED)
 
@@ -161,14 +159,15 @@ class Judging:
             places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
             ours[rows, places] = own.flatten().to_numpy()
             yield ours
+        hidden = batch["masked"]
+        masked = np.repeat(np.arange(batch.num_rows), hidden.value_lengths().to_numpy()), hidden.flatten().to_numpy()
         last: tuple[str, str] | None = None
         for method in self.methods:
             if (method.family, method.setting) != last:
                 last = method.family, method.setting
                 plain = self.learned[last](history)
             scores = baselines.trending(plain, self.trend) if method.is_trending else plain.copy()
-            if not self.repeats_allowed:
-                scores[history.counts.nonzero()] = -np.inf
+            scores[masked] = -np.inf
             yield baselines.best(scores, max(DEEP, self.k))[0]
 
     def _slices(self, batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:

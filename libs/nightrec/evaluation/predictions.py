@@ -41,10 +41,11 @@ def squared_errors(night: Night, days: int) -> dict[str, probability.SquaredErro
 
 
 def ratings(events: DataFrame, night: Night, days: int) -> DataFrame:
-    """user_id, item_id, value: the latest rating of each pair that arrived in the `days` after the night."""
+    """user_id, item_id, value: the latest rating of each pair that was given and arrived in the `days` after it."""
     last = night.date + timedelta(days=days)
     arrived = (F.col("ingest_date") > F.lit(night.date)) & (F.col("ingest_date") <= F.lit(last))
-    rated = events.where(arrived & (F.col("event_type") == "rating") & F.col("value").isNotNull())
+    after = arrived & (F.col("event_date") > F.lit(night.date))
+    rated = events.where(after & (F.col("event_type") == "rating") & F.col("value").isNotNull())
     latest = F.max_by("value", F.struct("event_ts", "value")).alias("value")
     return rated.groupBy("user_id", "item_id").agg(latest)
 

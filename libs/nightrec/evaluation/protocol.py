@@ -13,6 +13,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from nightrec import raw, runner
+from nightrec.adaptive import FEWEST_DAYS
 from nightrec.config import HORIZON, Config
 from nightrec.errors import UsageError
 from nightrec.evaluation.findings import Findings, findings
@@ -67,8 +68,9 @@ def days_for(config: Config, count: int, until: date = date.max) -> tuple[int, s
 
 def _needed(config: Config, count: int, days: int) -> int:
     """Days of the log before its last: a training learns from one horizon before what it is judged on, and knows one
-    horizon more."""
-    return days * count + 2 * (config.ranker.horizon_days or min(days, HORIZON))
+    horizon more. A log decides its horizon once it has FEWEST_DAYS, the first cut's own among them."""
+    before = 2 * (config.ranker.horizon_days or min(days, HORIZON))
+    return days * count + max(before, FEWEST_DAYS - 1)
 
 
 def evaluate(
@@ -103,11 +105,13 @@ def nights(
             for books in _night(night, watch, replayed):
                 tell(books)
             replayed |= set(night.training_cuts())
+            as_made = night.config
         # At once: the next cut may replay this night, with candidates for users alone.
         with Night(spark, config, cut + timedelta(days=days)) as later:
             with watch(f"clean_events {later.date}"):
                 tell(runner.run_stage(later, stage("clean_events")))
-            yield later.at(cut), replayed
+            # With what the log had decided by the cut: later it may decide otherwise.
+            yield Night(spark, as_made, cut, store=later.store), replayed
 
 
 def _remove(spark: SparkSession, folder: str) -> None:

@@ -87,7 +87,8 @@ class Bench:
                         last.store.clear(table)
             for night in (last.at(self.cuts[0]), last):
                 self._run(night, stage("clean_events"))
-            self.books = arrow(last.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
+            books = arrow(last.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
+            self.books = [row for row in books if row["run_date"] <= self.cuts[0]]
 
     def ndcg(self, config: Config) -> list[bootstrap.Resampled]:
         """The NDCG at K of the lists with these settings, a figure named NDCG per cut."""

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from nightrec import weekdays
 from nightrec.config import Candidates
+from nightrec.seen import hides
 
 _COUNTS = ("basket", "recent", "first", "days")
 
@@ -31,13 +32,12 @@ def histories(
     numbered = events.join(F.broadcast(events.sparkSession.createDataFrame(index)), "item_id")
     first = run_date - timedelta(days=recent_days - 1)
     counts = F.col("weight") > 0
-    hides = F.col("event_type") == "dislike" if settings.repeats_allowed else F.col("event_type") != "impression"
     pairs = (
         numbered.repartition("user_id")
         .groupBy("user_id", "item_idx")
         .agg(
             F.max(F.when(counts, F.col("event_ts"))).alias("_last"),
-            F.max(hides).alias("_hides"),
+            F.max(hides(repeats_allowed=settings.repeats_allowed)).alias("_hides"),
             F.max(counts & F.col("event_date").between(F.lit(first), F.lit(run_date))).alias("_recent"),
             F.size(F.collect_set(F.when(counts, F.col("event_date")))).alias("_days"),
             F.min(F.when(counts, F.col("event_date"))).alias("_first_date"),

@@ -18,7 +18,7 @@ Doubles = npt.NDArray[np.float64]
 # Days of users that every item counts as more, spread over the week as those of all items are: few are noisy.
 _USER_DAYS = 20.0
 
-FACTS = (*GROUPS["popularity"], *GROUPS["item"])
+FACTS = (*GROUPS["item counts"], *GROUPS["item"])
 
 
 def item_facts(items: Catalogue) -> Doubles:

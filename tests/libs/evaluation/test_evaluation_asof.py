@@ -28,11 +28,13 @@ CUT = dt.date(2026, 3, 10)
 ITEMS = [f"i{n}" for n in range(7)]  # i7 is not on offer
 
 
-def event(user: str, item: str, happened: int, arrived: int | None = None, weight: float = 1.0) -> dict[str, Any]:
+def event(
+    user: str, item: str, happened: int, arrived: int | None = None, weight: float = 1.0, kind: str = "view"
+) -> dict[str, Any]:
     """Days after the cut; it arrives on the day it happens unless told."""
     day = dt.timedelta(days=1)
     dates = {"event_date": CUT + day * happened, "ingest_date": CUT + day * (happened if arrived is None else arrived)}
-    return {"user_id": user, "item_id": item, "weight": weight, **dates}
+    return {"user_id": user, "item_id": item, "weight": weight, "event_type": kind, **dates}
 
 
 def log() -> list[tuple[str, str, int]]:
@@ -54,7 +56,8 @@ def test_items_are_those_of_the_histories(rows: Any, index: Any, monkeypatch: py
     frame = asof.users(rows(CLEAN_EVENTS, [*past, disliked]), index, CUT, 14, repeats_allowed=False).persist()
     users = {row["user_id"]: row for row in frame.toArrow().to_pylist()}
     assert set(users) == {user for user, _, _ in log()}
-    assert users["one"] == {"user_id": "one", "events": 2, "items": [0], "counts": [1], "ages": [3], "truth": []}
+    assert users["one"] == {"user_id": "one", "events": 2, "items": [0], "counts": [1], "ages": [3], "truth": [],
+                            "masked": [0]}  # fmt: skip
     found = asof.items(frame, pa.array(ITEMS))
     of = {item: {user for user, one, _ in log() if one == item} for item in ITEMS}
     for n, item in enumerate(ITEMS):
@@ -95,6 +98,10 @@ def test_what_counts_afterwards(rows: Any, index: Any) -> None:
         event("u", "i5", 15),  # beyond
         event("u", "i5", 2, arrived=0),  # a fast clock: it had arrived by the cut
         event("u", "i6", -1, weight=0.0), event("u", "i6", 3),  # seen before, though it weighs nothing
+        # Shown before: the lists may show it again, and it counts. Disliked before: no list may hold it.
+        event("v", "i0", -1, weight=0.0, kind="impression"), event("v", "i0", 3),
+        event("v", "i1", -1, weight=0.0, kind="dislike"), event("v", "i1", 3),
+        event("v", "i2", -9), event("v", "i2", 3),
         event("u", "i7", 3), event("u", "i8", 3),  # not on offer
         event("cold", "i1", 4),
     ])  # fmt: skip
@@ -102,6 +109,8 @@ def test_what_counts_afterwards(rows: Any, index: Any) -> None:
         found = {row["user_id"]: row for row in asof.users(
             events, index, CUT, 14, repeats_allowed=allowed
         ).toArrow().to_pylist()}  # fmt: skip
+        assert (found["v"]["truth"], found["v"]["masked"]) == (([0, 1, 2], [1]) if allowed else ([0], [1, 2]))
+        assert found["u"]["masked"] == ([] if allowed else [0, 5, 6])
         assert found["u"]["truth"] == expected and found["u"]["items"] == [0] and found["u"]["events"] == 1
         assert found["cold"]["truth"] == [1] and found["cold"]["events"] == 0 == len(found["cold"]["items"])
 
@@ -110,16 +119,20 @@ def test_lists_and_figures_of_a_user_by_hand(rows: Any, index: Any, spark: Spark
     past = [event(f"p{n}", f"i{item}", -1) for item, people in enumerate([6, 4, 3, 2, 1, 0, 0]) for n in range(people)]
     after = [event("p0", "i4", 1), event("p0", "i5", 1), event("new", "i0", 2), event("new", "i9", 2)]
     after += [event("p1", "i4", 1), event("p1", "i6", 1)]
+    past.append(event("shy", "i0", -1, weight=0.0, kind="dislike"))
+    past.append(event("shy", "i1", -1, weight=0.0, kind="impression"))
+    after.append(event("shy", "i2", 1))
     frame = asof.users(rows(CLEAN_EVENTS, [*past, *after]), index, CUT, 14, repeats_allowed=False)
     items = asof.items(frame, pa.array(ITEMS))
     vectors = np.zeros((7, 2), np.float32)
     vectors[[4, 5, 6]] = [[1, 0], [0, 1], [0, 1]]
     methods = [Method("popular", "", False), Method("popular", "", True)]
     judging = Judging(
-        2, False, Shelf.of(items, vectors), np.array([1, 1, 9, 1, 1, 1, 1], np.float32), methods,
+        2, Shelf.of(items, vectors), np.array([1, 1, 9, 1, 1, 1, 1], np.float32), methods,
         {("popular", ""): popularity(3)(items)}, everyone=[0, 1], segments=["north"],
     )  # fmt: skip
-    extra = spark.createDataFrame([("p0", 7, [5, 4], "north"), ("new", 8, None, None), ("p1", 9, [3, 5, 6], None)],
+    extra = spark.createDataFrame([("p0", 7, [5, 4], "north"), ("new", 8, None, None), ("p1", 9, [3, 5, 6], None),
+                                   ("shy", 10, None, None)],
                                   "user_id string, _user long, ours array<int>, segment string")
     found = {
         row["user_id"]: row for row in judging.judged(frame.join(extra, "user_id")).toArrow().to_pylist()
@@ -128,6 +141,8 @@ def test_lists_and_figures_of_a_user_by_hand(rows: Any, index: Any, spark: Spark
     # p0 has i0 .. i4 of the past but i4: offered are i5, i6 and what is left.
     assert found["p0"]["lists"] == [[5, 4], [5, 6], [5, 6]]
     assert found["new"]["lists"] == [[0, 1], [0, 1], [2, 0]]
+    # Nobody's list holds what its user dislikes, but what was only shown.
+    assert found["shy"]["lists"] == [[0, 1], [1, 2], [2, 1]]
     figures = {user: dict(zip(judging.columns, row["figures"], strict=True)) for user, row in found.items()}
     best = 1 + 1 / math.log2(3)
     assert figures["new"]["popular", "ndcg"] == pytest.approx(1 / best)

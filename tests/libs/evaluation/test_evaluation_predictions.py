@@ -51,6 +51,8 @@ def test_ratings_of_the_days_after_against_the_product_of_factors(rows: Any, nig
         rated("4", "u", "a", 1.0, DAY), rated("5", "u", "b", 1.0, later(8)),
         rated("6", "u", "b", 9.0, later(3), "view"), rated("7", "v", "a", 1.0, later(1)),
         rated("8", "u", "c", 1.0, later(1)),
+        # Given before the night, though it arrived after it.
+        {**rated("9", "u", "b", 1.0, later(7)), "event_date": DAY, "event_ts": dt.datetime(2026, 3, 28, tzinfo=dt.UTC)},
     ]))  # fmt: skip
     found = predictions.squared_errors(explicit, 7)["factors"]
     assert found.rows == 2 and found.total == pytest.approx(1 + 9)

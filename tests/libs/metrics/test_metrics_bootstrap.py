@@ -93,3 +93,8 @@ def test_cuts_pool_to_what_all_rows_together_give(spark: SparkSession) -> None:
             (other.mean, other.low, other.high, other.users), abs=1e-12
         )
     assert found.interval("new").mean == pytest.approx(np.mean([x for _, (x, _) in rows[130:]]))
+
+
+def test_resamples_that_draw_nobody_say_nothing(spark: SparkSession) -> None:
+    found = means(spark.createDataFrame([("u", -0.43)], "user_id string, x double"), ["x"])["x"]
+    assert (found.low, found.mean, found.high) == pytest.approx((-0.43, -0.43, -0.43)) and found.users == 1
