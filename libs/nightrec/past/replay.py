@@ -177,6 +177,9 @@ def _compared(
 ) -> Compared:  # fmt: skip
     table, where = _TABLES[cell["name"]], _where(json.loads(cell["part"]))
     _require_whole(warehouse, table, at, night)
+    if "ingest_date" in where:
+        # A date that came late has had those after it cleaned again; the night built again does not know these.
+        where["ingest_date"] = [day for day in where["ingest_date"] if day <= night]
     # The audit notes the names of the files that it audited: these alone are never those of then.
     counted = "check_name <> 'content'" if table is AUDIT_RESULTS else "true"
     (count, before), (now, after) = (
