@@ -1,8 +1,9 @@
 """clean_events and rejected_events: the raw lines of the ingest dates not yet cleaned, one row per line.
 
-The night's own ingest date is cleaned every time; earlier ones where the ledger does not know them yet, in one pass
-with those after the first of them: what an earlier date brings makes duplicates of later ones. Where a user's late
-events would have changed lists of nights before, `late_arrivals` says so.
+The night's own ingest date is cleaned every time; earlier ones where the ledger does not know them, or not all of their
+files. Those after the first that is news are cleaned again in the same pass, the night's own or not: what an earlier
+date brings makes duplicates of later ones. Where a user's late events would have changed lists of nights before,
+`late_arrivals` says so.
 
     spark-submit jobs/clean_events.py --config var/demo/nightrec.toml --date 1998-03-23
 """
@@ -22,10 +23,10 @@ from nightrec.errors import BadInput
 from nightrec.events import drift, evidence
 from nightrec.events.clean import classified, clean_events, fate_counts, in_few_files, late_arrivals, rejected_events
 from nightrec.night import Night, main
+from nightrec.past.manifest import files_read
 from nightrec.privacy import pseudonyms
 from nightrec.profiles.items import item_text, item_title
 from nightrec.raw_columns import EVENTS_REQUIRED, nearest
-from nightrec.raw_files import file_format
 from nightrec.serving.keywords import words
 from nightrec.store import arrow
 from nightrec.tables import CLEAN_EVENTS, LATE_ARRIVALS, LEDGER, REJECTED_EVENTS, WINDOWS
@@ -41,13 +42,13 @@ def run(night: Night, again: date | None = None) -> None:
     if not dates:
         return
     clean(night, dates, before, books, ids)
-    shown = [row for row in books if row["fate"] == adaptive.SHOWN and row["run_date"] <= night.date]
+    shown = [row for row in books if row["fate"] == adaptive.SHOWN]
     for row in shown:
         # The books of these dates are written anew: what is not looked at again stays in them.
         if row["run_date"] in (night.date, *dates):
             night.book(row["fate"], row["row_count"], row["reason"], ingest_date=row["run_date"])
     if adaptive.is_open(night.asked):
-        decide(night, shown)
+        decide(night, [row for row in shown if row["run_date"] <= night.date])
 
 
 def clean(
@@ -56,6 +57,8 @@ def clean(
 ) -> None:  # fmt: skip
     """Clean the events of `dates`, which may repeat some of those that arrived on the dates `before`."""
     where, root = {"ingest_date": dates}, night.config.paths.raw
+    # Before they are read: what comes meanwhile is news to the next night.
+    files = {day: raw.delivered(root, day) for day in dates}
     lines, repaired = raw.events(night.spark, root, dates, ids), raw.repairs(night.spark, root, dates)
     earlier = night.read(CLEAN_EVENTS, {"ingest_date": before}) if before else None
     if earlier is not None and max(before) > dates[0]:
@@ -77,7 +80,7 @@ def clean(
     for day in dates:
         # Also a date without lines has books: they are how the next night knows what was cleaned, and of which files.
         night.book("read", 0, ingest_date=day)
-        night.book("files", _files(root, day), ingest_date=day)
+        night.book("files", files[day], ingest_date=day)
         for name, count in filled[day].columns.items():
             night.book("filled", count, name, ingest_date=day)
         if ids:
@@ -191,23 +194,24 @@ def alike(night: Night) -> dict[str, int]:
 def plan(
     night: Night, books: Sequence[Mapping[str, Any]], again: date | None = None
 ) -> tuple[list[date], list[date]]:
-    """The ingest dates to clean, and those up to the night that stay as they are. BadInput where there is neither.
+    """The ingest dates to clean, and those that stay as they are but may have copies. BadInput where there is neither.
 
-    A date that was empty when it was cleaned is not clean any more when its files have come since. Files that are gone
-    since then (raw logs are often kept for some weeks only) take nothing away: the date stays as it is. The dates from
-    `again` on are cleaned whatever the books say (see refuse_lost_files).
+    A date that has more files than when it was cleaned is not clean any more, nor is the night's own with fewer. Of
+    other dates files that are gone (raw logs are often kept for some weeks only) take nothing away: these stay as they
+    are. The dates from `again` on are cleaned whatever the books say (see refuse_lost_files). Dates after the night
+    count only where one up to it is news: copies of its events are accepted there.
     """
-    root = night.config.paths.raw
-    found = {day for day in raw.ingest_dates(root, "events") if day <= night.date}
-    known = {day for day, (lines, files) in booked(night, books).items() if lines or files == _files(root, day)}
-    if not found | known:
+    root, known = night.config.paths.raw, files_read(books)
+    here = {day: raw.delivered(root, day) for day in raw.ingest_dates(root, "events") if day <= night.date}
+    if not here and min(known, default=date.max) > night.date:
         raise BadInput(f"{root}/events has no folder ingest_date=YYYY-MM-DD of {night.date} or before")
-    if again is not None:
-        known = {day for day in known if day < again or not _files(root, day)}
-        found = {day for day in found if day < again or day not in known}
-    first = min(found - known, default=night.date)
-    dates = {day for day in found if day >= first} | ({night.date} - known)
-    return sorted(dates), sorted(known - dates)
+    found = {day for day, files in here.items() if files >= known.get(day, 0) or (files and day == night.date)}
+    news = {day for day in found if here[day] != known.get(day) or (again is not None and day >= again)}
+    until = max(known, default=night.date) if news else night.date
+    later = {day: raw.delivered(root, day) for day in known if night.date < day <= until}
+    found |= {day for day, files in later.items() if files and files >= known[day]}
+    dates = {day for day in found if day >= min(news, default=night.date)} | ({night.date} - known.keys())
+    return sorted(dates), sorted(day for day in known.keys() - dates if day <= night.date or day in later)
 
 
 def refuse_lost_files(night: Night, again: date) -> None:
@@ -215,20 +219,13 @@ def refuse_lost_files(night: Night, again: date) -> None:
     its rows would be lost. One other than `again` that has none left is not cleaned again, and stays as it is."""
     root = night.config.paths.raw
     books = arrow(night.store.warehouse, LEDGER, {"stage": "clean_events"}).to_pylist()
-    for day, (_, files) in sorted(booked(night, books).items()):
-        here = _files(root, day) if day >= again else files
+    for day, files in sorted(files_read(books).items()):
+        here = raw.delivered(root, day) if day >= again else files
         if here < files and (here or day == again):
             raise BadInput(
                 f"{root}/events/ingest_date={day} had {files} files when it was cleaned and has {here} now; cleaned "
                 "again, it would lose their rows: bring them back first"
             )
-
-
-def booked(night: Night, books: Sequence[Mapping[str, Any]]) -> dict[date, tuple[int, int]]:
-    """Lines and files of every ingest date up to the night that was cleaned, as its books have them."""
-    days = {row["run_date"] for row in books if row["run_date"] <= night.date}
-    counts = {(row["run_date"], row["fate"]): row["row_count"] for row in books}
-    return {day: (counts[day, "read"], counts.get((day, "files"), 0)) for day in days}
 
 
 def _rows(counts: Sequence[Mapping[str, Any]], *fates: str) -> int:
@@ -248,11 +245,6 @@ def _filled(counts: Sequence[Mapping[str, Any]], dates: Sequence[date]) -> dict[
 
 def _dropped(night: Night) -> list[str]:
     return list(night.config.events.dropped_columns)
-
-
-def _files(root: str, day: date) -> int:
-    """Files of a date, without those of mended lines."""
-    return sum(file_format(name) != "repair" for name in raw.files(root, "events", day))
 
 
 if __name__ == "__main__":

@@ -589,6 +589,12 @@ class Config(_Section):
         weights = defaults | {str(kind): weight for kind, weight in self.events.weights.items()}
         return {kind: weights[kind] for kind in EVENT_TYPES}
 
+    @property
+    def nights_kept(self) -> int:
+        """How many nights back a manifest may lie: of the window, of lists that events may name, of a training's cuts
+        (see past.clean_up)."""
+        return max(self.retention.nights, self.lists.attribution_days, self.ranker.past_cuts * self.ranker.horizon)
+
     def training_cuts(self, as_of: date, first: date) -> list[date]:
         """The cuts a ranker trained as of a date learns from, oldest first; the last one is for validation.
 

@@ -29,7 +29,8 @@ def quality(night: Night) -> Quality | None:
     """Published lists of the night beside recent popularity, on what their users did in the ranker's horizon after it.
 
     Only items that the night could have listed count (not those acted on before, unless repeats are allowed). None
-    where no later day has arrived, its files are not the contract's, or nobody with a list did anything new.
+    where no later day has arrived, its files are not the contract's or not whole, or nobody with a list did anything
+    new.
     """
     days = night.config.ranker.horizon
     last = night.date + timedelta(days=days)
@@ -50,16 +51,16 @@ def quality(night: Night) -> Quality | None:
     )
     try:
         lines = raw.events(night.spark, night.config.paths.raw, dates, pseudonyms.of(night.config.privacy))
+        with raw.readable():  # the lines are read in here: a damaged file shows no earlier
+            later = readable(lines, night.config.events, night.config.event_weights())
+            truth = _truth(night, later).join(served.select("user_id").distinct(), "user_id", "left_semi").persist()
+            ours, theirs = (
+                per_user(lists, truth, k).agg(F.count("*"), F.avg("ndcg"), F.avg("recall")).first()
+                for lists in (served, popular)
+            )
+            truth.unpersist()
     except BadInput:
         return None  # files of later dates are a later night's matter: it refuses them, and says why
-    with raw.readable():
-        later = readable(lines, night.config.events, night.config.event_weights())
-        truth = _truth(night, later).join(served.select("user_id").distinct(), "user_id", "left_semi").persist()
-        ours, theirs = (
-            per_user(lists, truth, k).agg(F.count("*"), F.avg("ndcg"), F.avg("recall")).first()
-            for lists in (served, popular)
-        )
-        truth.unpersist()
     if ours is None or theirs is None or not ours[0]:
         return None
     return Quality(ours[0], k, len(dates), ours[1], ours[2], theirs[1], theirs[2])

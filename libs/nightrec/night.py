@@ -84,7 +84,7 @@ class Night:
         self.config = config  # and what the log has decided of it
         self.date = night
         self.warm = warm
-        run_id, nights = uuid.uuid4().hex[:12], config.retention.nights
+        run_id, nights = uuid.uuid4().hex[:12], config.nights_kept
         self.store = store or Store(spark, config.paths.warehouse, run_id, nights)
         self.depth = depth
         self._views = views or {}

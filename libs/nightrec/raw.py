@@ -230,6 +230,11 @@ def files(root: str, kind: str, day: date) -> list[str]:
     return paths
 
 
+def delivered(root: str, day: date) -> int:
+    """How many files of events an ingest date has, without those of mended lines."""
+    return sum(file_format(path) != "repair" for path in files(root, "events", day))
+
+
 def marks(root: str, kind: str, day: date) -> str:
     """Fingerprint of the files of one ingest date, by their names, sizes and times of change."""
     found = [f"{path.rsplit('/', 1)[-1]} {_mark(path)}" for path in files(root, kind, day)]

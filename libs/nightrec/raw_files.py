@@ -6,6 +6,7 @@ A fourth kind, `.repair`, holds mended lines: what `nightrec repair` puts beside
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from itertools import islice
@@ -187,7 +188,7 @@ def _grouped(spark: SparkSession, paths: list[str], columns: Callable[[SparkSess
     for path in paths:
         try:
             groups.setdefault(columns(spark, path), []).append(path)
-        except (OSError, EOFError, pa.ArrowException) as error:
+        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
             raise BadInput(f"{path} cannot be read: {error}; mend or remove it and run again") from error
     return list(groups.values())
 
@@ -210,7 +211,7 @@ def first_lines(spark: SparkSession, path: str, count: int) -> list[str]:
 def _footer(spark: SparkSession, path: str) -> str:
     """Columns and types of a Parquet file."""
     if "://" in path:
-        return spark.read.options(**_AS_NAMED).parquet(path).schema.json()
+        return _typed_columns(spark, [path]).schema.json()
     return str(pq.read_schema(path).remove_metadata())
 
 
@@ -234,17 +235,30 @@ def _parquet(spark: SparkSession, paths: list[str], shape: Shape) -> DataFrame:
 
 
 def _parquet_alike(spark: SparkSession, paths: list[str], shape: Shape) -> DataFrame:
-    """Parquet files of one schema. BadInput where Spark knows a type not at all, as pandas' nanoseconds."""
-    try:
-        found = spark.read.options(**_AS_NAMED).parquet(*paths)
-    except AnalysisException as error:
-        if error.getCondition() != "PARQUET_TYPE_ILLEGAL":
-            raise
-        said = str(error).partition("] ")[2].partition(" SQLSTATE")[0]
-        raise BadInput(f"{paths[0]}: {said} Spark reads times in micro- or milliseconds; write the file so") from error
+    """Parquet files of one schema."""
+    found = _typed_columns(spark, paths)
     types = {field.name: field.dataType.simpleString() for field in found.schema}
     check(paths[0], types, shape.kinds, shape.required)
     return _columns(found, shape, F.to_json(F.struct("*")), F.lit(None).cast("string"))
+
+
+def _typed_columns(spark: SparkSession, paths: list[str]) -> DataFrame:
+    """Parquet files of one schema as Spark reads them. BadInput where it knows a type not at all, as pandas'
+    nanoseconds, or two columns as one."""
+    try:
+        return spark.read.options(**_AS_NAMED).parquet(*paths)
+    except AnalysisException as error:
+        condition = error.getCondition() or ""
+        said = str(error).partition("] ")[2].partition(" SQLSTATE")[0]
+        if condition == "PARQUET_TYPE_ILLEGAL" and "NANOS" in said:
+            mend = "Spark reads times in micro- or milliseconds; write the file so"
+        elif condition.startswith("PARQUET_TYPE_"):
+            mend = "Write that column as text or a number, or have the file ignored by a _ in front of its name"
+        elif condition == "COLUMN_ALREADY_EXISTS":
+            mend = "Names that differ in letter case only are one; write the file with one of them"
+        else:
+            raise
+        raise BadInput(f"{paths[0]}: {said} {mend}") from error
 
 
 def _columns(found: DataFrame, shape: Shape, raw: Column, corrupt: Column) -> DataFrame:

@@ -136,6 +136,15 @@ def commits(warehouse: str, table: Table) -> list[dict[str, Any]]:
     return list(DeltaTable(location(warehouse, table)).history()) if exists(warehouse, table) else []
 
 
+def _opens(warehouse: str, table: Table, version: int) -> bool:
+    """Whether the log still has a version."""
+    try:
+        DeltaTable(location(warehouse, table), version=version)
+    except DeltaError:
+        return False
+    return True
+
+
 def is_whole(warehouse: str, table: Table, version: int) -> bool:
     """Whether every file of a version is there. On an object store nobody looks: a restore finds out."""
     if "://" in warehouse:
@@ -215,7 +224,7 @@ class Store:
     """One run's hold on a warehouse. Raises Fenced when another process writes to the same local warehouse, UsageError
     where another version of nightrec wrote it, with other columns.
 
-    Logs reach back as many days as `nights` are kept (retention.nights), and a week.
+    Logs reach back as many days as `nights` are kept (Config.nights_kept), and a week.
     """
 
     def __init__(self, spark: SparkSession, warehouse: str, run_id: str, nights: int = 30) -> None:
@@ -436,16 +445,18 @@ class Store:
     def vacuum(self, table: Table, versions: Sequence[int]) -> int:
         """Remove the files that none of these versions holds, and what commits that died have left; returns how many.
 
+        A version whose log is gone keeps nothing: nobody can open it any more.
         Of a table with a change feed, whose changes deltalake takes for such leavings, only files that the log names:
         those of old versions, and changes of commits before the first of these versions.
         """
         target = DeltaTable(location(self.warehouse, table))
         said = CommitProperties(custom_metadata={"userMetadata": self._metadata(table)})
+        kept = [version for version in versions if _opens(self.warehouse, table, version)]
         gone = target.vacuum(
-            retention_hours=0, dry_run=False, enforce_retention_duration=False, keep_versions=list(versions),
+            retention_hours=0, dry_run=False, enforce_retention_duration=False, keep_versions=kept,
             full=not table.change_feed, commit_properties=said,
         )  # fmt: skip
-        return len(gone) + (self._old_changes(table, versions[0]) if table.change_feed else 0)
+        return len(gone) + (self._old_changes(table, kept[0]) if table.change_feed else 0)
 
     def _old_changes(self, table: Table, first: int) -> int:
         """Remove the changes of commits before a version. Nothing on an object store: a rule of its own may do so."""

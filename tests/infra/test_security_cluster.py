@@ -189,7 +189,8 @@ def test_yarn_and_kubernetes_ask_for_the_same() -> None:
         return {name: value.strip() for name, value in lines}
 
     folder = CHECKOUT / "infra/cluster"
-    manifests = list(yaml.safe_load_all((folder / "kubernetes.yaml").read_text()))
+    text = (folder / "kubernetes.yaml").read_text()
+    manifests = list(yaml.safe_load_all(text))
     by_kind = {manifest["kind"]: manifest for manifest in manifests}
     said = {
         "standalone": settings((folder / "spark-defaults.conf").read_text()),
@@ -205,6 +206,9 @@ def test_yarn_and_kubernetes_ask_for_the_same() -> None:
         assert secured.items() <= found.items(), name
         assert found.get("spark.authenticate.secret", "SECRET") == "SECRET", name
     assert said["standalone"]["spark.master.rest.enabled"] == "false"
+    # A deployment without pseudonyms has no such secret, and an executor that asks for one never starts.
+    assert not [name for name in said["kubernetes"] if "secretKeyRef" in name]
+    assert "--from-literal" not in text, "a secret on a command line"
     # Named things are there, nobody is root, and no secret's value stands in a manifest.
     assert "Secret" not in by_kind and {m["metadata"]["namespace"] for m in manifests} == {"nightrec"}
     pod = by_kind["Job"]["spec"]["template"]

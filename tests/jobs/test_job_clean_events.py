@@ -56,10 +56,10 @@ def history() -> dict[dt.date, list[str]]:
     }
 
 
-def write(root: str, day: dt.date, lines: list[str]) -> None:
+def write(root: str, day: dt.date, lines: list[str], part: int = 0) -> None:
     folder = Path(root) / "events" / f"ingest_date={day}"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "part-0.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    (folder / f"part-{part}.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
 
 
 def content(warehouse: str) -> dict[str, list[str]]:
@@ -140,6 +140,64 @@ def test_a_date_that_comes_late_makes_duplicates_of_later_ones(
         clean(spark, strict, in_order, day)
     in_order.close()
     assert content(strict.paths.warehouse) == content(in_order.warehouse)
+
+
+def in_order(spark: SparkSession, config: Config, folder: Path) -> dict[str, list[str]]:
+    """What the three nights come to in a warehouse of their own, one after another, of the files that lie there now."""
+    store = Store(spark, str(folder), run_id=folder.name)
+    for day in DAYS:
+        clean(spark, config, store, day)
+    store.close()
+    return content(store.warehouse)
+
+
+def test_a_date_that_its_own_night_cleans_late_makes_duplicates_of_later_ones(
+    spark: SparkSession, strict: Config, store: Store, tmp_path: Path,
+) -> None:
+    first, second, third = DAYS
+    lines, root = history(), strict.paths.raw
+    for day in (second, third):
+        write(root, day, lines[day])
+        clean(spark, strict, store, day)
+    write(root, first, lines[first])
+    clean(spark, strict, store, first)
+    assert content(store.warehouse) == in_order(spark, strict, tmp_path / "in order")
+
+    # Another file of it, which has what the second date was the first to bring; run again, nothing is news.
+    write(root, first, [event(first, event_id="d")], part=1)
+    assert clean(spark, strict, store, first).rows("read") > clean(spark, strict, store, first).rows("read")
+    assert content(store.warehouse) == in_order(spark, strict, tmp_path / "again in order")
+
+    # The files of the third are gone by now: what was kept of it stays, and its copy is the duplicate.
+    before = arrow(store.warehouse, CLEAN_EVENTS, {"ingest_date": third}).num_rows
+    shutil.rmtree(Path(root) / "events" / f"ingest_date={third}")
+    write(root, first, [event(first, event_id="e"), event(first, event_id="new")], part=2)
+    clean(spark, strict, store, first)
+    assert arrow(store.warehouse, CLEAN_EVENTS, {"ingest_date": third}).num_rows == before
+    keys = arrow(store.warehouse, CLEAN_EVENTS)["event_key"].to_pylist()
+    assert len(keys) == len(set(keys))
+
+
+def test_a_file_that_is_added_to_a_clean_date_is_read_by_the_next_night(
+    spark: SparkSession, strict: Config, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second, third = DAYS
+    lines, root = history(), strict.paths.raw
+    for day in DAYS:
+        write(root, day, lines[day])
+    clean(spark, strict, store, first)
+    read = clean_events.raw.events
+
+    def and_then_more_comes(*args: Any) -> Any:
+        found = read(*args)
+        write(root, second, [event(second, event_id="e"), event(second, event_id="landed meanwhile")], part=1)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(clean_events.raw, "events", and_then_more_comes)
+        clean(spark, strict, store, second)
+    clean(spark, strict, store, third)
+    assert content(store.warehouse) == in_order(spark, strict, tmp_path / "in order")
 
 
 def test_raw_files_that_are_gone_take_nothing_away(spark: SparkSession, config: Config, store: Store) -> None:

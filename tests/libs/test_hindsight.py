@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -57,3 +58,9 @@ def test_lists_are_held_against_what_came_later(night: Night, rows: Any) -> None
     assert (found.users, found.days) == (2, 2)
     assert found.ndcg == pytest.approx((0.6309298 + 1) / 2)
     assert (found.recall, found.popular_ndcg, found.popular_recall) == (1.0, 0.5, 0.5)
+
+    # Tomorrow's file is still being written: that is no matter of this night's.
+    whole = gzip.compress(b'{"user_id": "u", "item_id": "b", "event_type": "view", "event_ts": "2026-03-11"}\n' * 99)
+    folder = Path(night.config.paths.raw) / "events" / f"ingest_date={night.date + dt.timedelta(days=1)}"
+    (folder / "part-1.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    assert quality(past) is None

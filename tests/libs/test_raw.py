@@ -104,6 +104,7 @@ def test_parquet_and_csv_are_read_as_json_is(spark: SparkSession, tmp_path: Path
         ("no+gzip.jsonl.gz", b"not compressed at all"),
         ("part-0.parquet", b"PAR1 and no more"),
         ("part-0.csv.gz", b"item_id,user_id\ni,u\n"),  # no gzip
+        ("part-0.csv.gz", gzip.compress(b"item_id,user_id\n" * 99, mtime=0)[:10] + b"\xff" * 20),  # no deflated block
     ],
 )
 def test_an_unreadable_file_is_named(spark: SparkSession, tmp_path: Path, name: str, content: bytes) -> None:
@@ -120,6 +121,23 @@ def test_times_that_spark_cannot_read_are_named(spark: SparkSession, tmp_path: P
     times = pa.table({"event_ts": pa.array([dt.datetime(2026, 3, 10)], pa.timestamp("ns", "UTC"))})
     pq.write_table(times, tmp_path / FOLDER / "part-0.parquet")
     with pytest.raises(BadInput, match=r"part-0\.parquet: Illegal Parquet type: .*NANOS.* write the file so"):
+        raw.events(spark, str(tmp_path), [DAY])
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "said"),
+    [
+        ("USER_ID", pa.array(["u"]), r"part-0\.parquet: The column `user_id` already .* differ in letter case only"),
+        ("extra", pa.array([1], pa.time32("ms")), r"part-0\.parquet: .*TIME\(MILLIS.*Write that column as text"),
+        ("extra", pa.array([1.5], pa.float16()), r"part-0\.parquet: .*FLOAT16"),
+    ],
+)
+def test_columns_that_spark_does_not_know_are_named(
+    spark: SparkSession, tmp_path: Path, name: str, column: pa.Array, said: str
+) -> None:
+    (tmp_path / FOLDER).mkdir(parents=True)
+    pq.write_table(pa.table({"user_id": ["u"], name: column}), tmp_path / FOLDER / "part-0.parquet")
+    with pytest.raises(BadInput, match=said):
         raw.events(spark, str(tmp_path), [DAY])
 
 

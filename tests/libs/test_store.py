@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,9 @@ from pyspark.sql import DataFrame, SparkSession
 from nightrec import store as store_module
 from nightrec.contract import Table
 from nightrec.errors import ContractError, Fenced, UsageError
-from nightrec.store import Store, arrow, content, exists, location, partitions, predicate, version
+from nightrec.past.replay import lay_out
+from nightrec.pipeline import NIGHT
+from nightrec.store import Store, arrow, content, exists, is_whole, location, partitions, predicate, version
 from nightrec.tables import CLEAN_EVENTS, ITEM_EMBEDDINGS, LEDGER, PUBLISHED_TOPK, SHORTFALLS, TABLES
 
 Rows = Callable[[Table, list[dict[str, Any]]], DataFrame]
@@ -212,6 +215,26 @@ def test_every_tenth_commit_is_a_checkpoint_whoever_made_it(first: Store, rows: 
     copy = f"{first.warehouse}/copy"  # no session has opened it before
     shutil.copytree(location(first.warehouse, SHORTFALLS), copy)
     assert spark.read.format("delta").load(copy).count() == len(days)
+
+
+def test_a_version_whose_log_is_gone_does_not_keep_others_from_being_vacuumed(first: Store) -> None:
+    log = Path(location(first.warehouse, SHORTFALLS), "_delta_log")
+    for n in range(22):  # the twentieth commit drops what is older than the log need be, up to the tenth's checkpoint
+        first.put(SHORTFALLS, [short(MONDAY, f"{n}")], {"run_date": MONDAY})
+        for file in log.iterdir() if n < 15 else ():
+            os.utime(file, (0, 0))
+    assert not (log / f"{1:020}.json").exists()
+    now = first.version(SHORTFALLS)
+    with pytest.raises(UsageError, match="2026-03-10 is not kept any more: log or files of shortfalls"):
+        lay_out(first.warehouse, f"{first.warehouse}/apart", TUESDAY, named(SHORTFALLS, 1), set(), None)
+    assert first.vacuum(SHORTFALLS, [1, now - 1, now]) == 20
+    assert is_whole(first.warehouse, SHORTFALLS, now - 1) and keys(first) == [(MONDAY, "21")]
+
+
+def named(table: Table, version: int) -> dict[str, dict[str, Any]]:
+    """Manifests of a night's stages that read a table at a version."""
+    read = {"name": table.name, "version": version}
+    return {stage.name: {"inputs": [read], "outputs": []} for stage in NIGHT}
 
 
 def test_an_older_attempt_is_refused_after_a_newer_ones_commit(first: Store, rows: Rows, spark: SparkSession) -> None:

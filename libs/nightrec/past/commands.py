@@ -35,7 +35,7 @@ def _writing(settings: Config) -> Iterator[Store]:
     from nightrec.store import Store
 
     die_with_parent()
-    nights = settings.retention.nights
+    nights = settings.nights_kept
     with Store(cast("SparkSession", None), settings.paths.warehouse, uuid.uuid4().hex[:12], nights) as store:
         yield store
 

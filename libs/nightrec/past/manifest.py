@@ -20,7 +20,7 @@ from nightrec.config import Config
 from nightrec.past.pieces import Part, Piece, days, spans, within
 from nightrec.pipeline import STAGES
 from nightrec.store import Log, arrow
-from nightrec.tables import CLEAN_EVENTS, ITEM_EMBEDDINGS, MANIFESTS, TABLES
+from nightrec.tables import CLEAN_EVENTS, ITEM_EMBEDDINGS, LEDGER, MANIFESTS, TABLES
 
 # Sections that say where and how, not what; and those that matter from a stage on. A night that an audit refused is
 # judged anew with other limits, not computed anew.
@@ -108,6 +108,14 @@ def raw_pieces(stage: str, root: str, night: date) -> list[Piece]:
     return found
 
 
+def files_read(books: Iterable[Mapping[str, Any]]) -> dict[date, int]:
+    """Raw files of every ingest date that was cleaned, as the books of clean_events have them."""
+    found: dict[date, int] = {}
+    for row in books:
+        found[row["run_date"]] = row["row_count"] if row["fate"] == "files" else found.get(row["run_date"], 0)
+    return found
+
+
 class Manifests:
     """The manifests of a warehouse, held against what lies there now. Reads each table's log once: make a new one when
     something was written."""
@@ -156,7 +164,18 @@ class Manifests:
             partition = _TABLES[cell["name"]].partition
             if partition and set(json.loads(cell["part"])) == set(partition) and self._is_other(cell):
                 return f"{cell['name']} was written anew since"
-        return _raw_moved(inputs, raw_pieces(stage, self.raw, night), night)
+        moved = _raw_moved(inputs, raw_pieces(stage, self.raw, night), night)
+        return moved or (self._added(night) if stage == CLEAN_EVENTS.stage else None)
+
+    def _added(self, night: date) -> str | None:
+        """Which ingest date up to the night has more raw files of events than were read of it."""
+        from nightrec import raw
+
+        books = arrow(self.warehouse, LEDGER, {"stage": CLEAN_EVENTS.stage}, ["run_date", "fate", "row_count"])
+        for day, files in sorted(files_read(books.to_pylist()).items()):
+            if day <= night and raw.delivered(self.raw, day) > files:
+                return f"more raw events of {day} have come since"
+        return None
 
     def _is_other(self, cell: Mapping[str, Any]) -> bool:
         now = self._log.piece(_TABLES[cell["name"]], json.loads(cell["part"]))

@@ -25,11 +25,13 @@ from nightrec.past.manifest import Manifests
 from nightrec.past.pieces import days
 from nightrec.past.undo import publications
 from nightrec.pipeline import NIGHT
-from nightrec.store import exists, files_of, location, remove, rows, version
+from nightrec.store import exists, files_of, is_whole, location, remove, rows, version
 from nightrec.tables import AUDIT_RESULTS, CLEAN_EVENTS, LEDGER, PUBLISHED_TOPK, TABLES
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from nightrec.contract import Table
 
 # Files for others are made once; a replay has none to hand over.
 _STAGES = tuple(stage for stage in NIGHT if stage.name != "export")
@@ -80,7 +82,7 @@ def replay(
 ) -> Iterator[Compared]:
     """Build the night again below `work` and yield its tables, compared. `tell` hears what is not as it was.
 
-    Raises UsageError where the night has no manifests, or the warehouse is on an object store.
+    Raises UsageError where the night has no manifests or is not kept any more, or the warehouse is on an object store.
     """
     if "://" in config.paths.warehouse:
         raise UsageError("replay links files of the warehouse: it has to be on a disk of this machine")
@@ -105,7 +107,7 @@ def replay(
         for cell in done[name]["outputs"]:
             is_served = published and cell["name"] == PUBLISHED_TOPK.name
             at = published.version if published and is_served else cell["version"]
-            yield _compared(spark, config.paths.warehouse, apart, cell, at)
+            yield _compared(spark, config.paths.warehouse, apart, cell, at, night)
 
 
 def then(config: Config, settings: str, warehouse: str, work: Path) -> Config:
@@ -121,7 +123,8 @@ def lay_out(
     warehouse: str, apart: str, night: date, done: Mapping[str, Mapping[str, Any]], skipped: set[str],
     published: int | None,
 ) -> None:  # fmt: skip
-    """Link each table as the night found it; those that its manifest does not name, as they are now."""
+    """Link each table as the night found it; those that its manifest does not name, as they are now. UsageError where
+    the night is not kept any more."""
     begun: dict[str, int] = {}
     written: list[Mapping[str, Any]] = []
     for stage in _STAGES:
@@ -137,6 +140,7 @@ def lay_out(
         if exists(warehouse, table):
             at = begun.get(table.name, version(warehouse, table))
             if at >= 0:
+                _require_whole(warehouse, table, at, night)
                 _link(Path(location(warehouse, table)), Path(location(apart, table)), files_of(warehouse, table, at))
     for cell in written:
         table, part = _TABLES[cell["name"]], json.loads(cell["part"])
@@ -151,6 +155,14 @@ def _where(part: Mapping[str, list[str]]) -> dict[str, Any]:
     return {name: days(values) if name.endswith("_date") else values for name, values in part.items()}
 
 
+def _require_whole(warehouse: str, table: Table, at: int, night: date) -> None:
+    if not is_whole(warehouse, table, at):
+        raise UsageError(
+            f"{night} is not kept any more: log or files of {table.name} as it was then (version {at}) are gone; "
+            "`nightrec history` lists the nights that are kept (retention.nights)"
+        )
+
+
 def _link(source: Path, target: Path, files: list[str]) -> None:
     for file in files:
         (target / file).parent.mkdir(parents=True, exist_ok=True)
@@ -160,8 +172,14 @@ def _link(source: Path, target: Path, files: list[str]) -> None:
             shutil.copyfile(source / file, target / file)
 
 
-def _compared(spark: SparkSession, warehouse: str, apart: str, cell: Mapping[str, Any], at: int) -> Compared:
+def _compared(
+    spark: SparkSession, warehouse: str, apart: str, cell: Mapping[str, Any], at: int, night: date
+) -> Compared:  # fmt: skip
     table, where = _TABLES[cell["name"]], _where(json.loads(cell["part"]))
+    _require_whole(warehouse, table, at, night)
+    if "ingest_date" in where:
+        # A date that came late has had those after it cleaned again; the night built again does not know these.
+        where["ingest_date"] = [day for day in where["ingest_date"] if day <= night]
     # The audit notes the names of the files that it audited: these alone are never those of then.
     counted = "check_name <> 'content'" if table is AUDIT_RESULTS else "true"
     (count, before), (now, after) = (

@@ -60,6 +60,8 @@ def factors(night: dt.date, model: str) -> dict[str, Any]:
 # Jobs without Spark that read and write what the real ones do.
 def clean(night: Night) -> None:
     night.store.put(CLEAN_EVENTS, [event(night.date)], {"ingest_date": night.date})
+    for day in (MONDAY, TUESDAY):
+        night.book("files", 1, ingest_date=day)
 
 
 def items(night: Night) -> None:
@@ -165,6 +167,9 @@ CHANGES: dict[str, tuple[Change, str, str]] = {
     ),
     "another file has come": (
         lambda night: log(night.config, TUESDAY, name="part-1.jsonl"), "clean_events", "raw events of 2026-03-10",
+    ),
+    "another file of an earlier date has come": (
+        lambda night: log(night.config, MONDAY, name="part-1.jsonl"), "clean_events", "more raw events of 2026-03-09",
     ),
     "an earlier date has come": (
         lambda night: log(night.config, dt.date(2026, 3, 7)), "clean_events", "raw events of another ingest date",
