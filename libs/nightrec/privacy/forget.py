@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 from nightrec.config import Config
 from nightrec.errors import NightrecError, UsageError
 from nightrec.failpoint import reach
+from nightrec.past.undo import is_quiet
 from nightrec.privacy import pseudonyms, purge
 from nightrec.privacy.person import Person, mentions
 from nightrec.raw_files import file_format
@@ -284,24 +285,28 @@ def _clear_table(path: Path, person: Person, config: Config, exports: Path, book
         book("earlier versions of tables and their change feeds", found.earlier)
         purge.rewrite(path, person, found.partitions)
         if is_published:
-            _hand_over(path, exports)
+            purge.say_again(path)
+            hand_over(path, exports)
         purge.drop_history(path)
     elif is_published:
-        _hand_over(path, exports)  # of an attempt that was killed before it did
+        hand_over(path, exports)  # of an attempt that was killed before it did
 
 
 def require_exported(path: Path, exports: Path) -> None:
     """Raise UsageError where the change feed, which goes, has what no export has carried yet."""
     exported, latest = _exported(exports), purge.version(path)
-    if exported and exported < latest and not purge.is_own_commit(path):
+    if not exported or exported >= latest or purge.is_own_commit(path):
+        return
+    # An export passes over nights that changed nothing.
+    if not is_quiet(str(path.parent), exported):
         raise UsageError(
             f"{exports} holds version {exported} of published_topk and the table has version {latest}: run "
             "`nightrec export` first, forgetting drops the change feed"
         )
 
 
-def _hand_over(path: Path, exports: Path) -> None:
-    """Let the next export begin behind the commit that took the person out, with an export of no rows."""
+def hand_over(path: Path, exports: Path) -> None:
+    """Let the next export begin behind the commits of purge, with an export of no rows."""
     exported, latest = _exported(exports), purge.version(path)
     if not exported or exported >= latest:
         return
