@@ -17,12 +17,14 @@ import hmac
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date as day
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,8 @@ from nightrec.tables import FORGOTTEN, PUBLISHED_TOPK
 DONE = "search of the whole folder"
 _SALT = ".forgotten.key"
 _TEMPORARY = ".forget-"
+# The end of a line, and a carriage return that is none where lines end otherwise.
+_END, _LONE = re.compile(rb"\r\n|\r|\n"), re.compile(r"\r(?!\n|\Z)")
 Counts = dict[str, int]
 
 
@@ -178,7 +182,7 @@ def _without(file: Path, temporary: Path, person: Person) -> int:
     if form == "parquet":
         return _parquet_without(file, temporary, person)
     opened = gzip.open if file.name.lower().endswith(".gz") else open
-    others = _csv_without if form == "csv" else _lines_without
+    others = _csv_without if form == "csv" else partial(_lines_without, is_repair=form == "repair")
     with opened(file, "rb") as lines:
         count = sum(is_changed for _, is_changed in others(lines, person))
     if count:
@@ -193,45 +197,91 @@ def _without(file: Path, temporary: Path, person: Person) -> int:
     return count
 
 
-def _lines_without(lines: Iterable[bytes], person: Person) -> Iterator[tuple[bytes, bool]]:
-    """Lines of JSON or broken ones, and whether each is changed: the person's are empty, others' do not say them."""
+def _lines_without(chunks: Iterable[bytes], person: Person, *, is_repair: bool) -> Iterator[tuple[bytes, bool]]:
+    """Lines of JSON or broken ones, and whether each is changed: the person's are empty, others' do not say them.
+
+    Like Hadoop's reader, by which cleaning reads, lines end at a carriage return too. A line of a `.repair` file is
+    whose the line in its `raw` is.
+    """
     needles = tuple(own.encode() for own in person.ids)
-    for line in lines:
+    for line in (line for chunk in chunks for line in chunk.splitlines(keepends=True)):
         if not any(needle in line for needle in needles) and b"\\" not in line:
             yield line, False
             continue
-        text = line.decode("utf-8", "replace")
-        fields = _fields(text)
-        scrubbed = person.scrubbed(fields) if fields is not None else None
-        if person.is_own_line(text) or (fields is None and person.said_in(line)):
-            yield b"", True
-        elif scrubbed != fields:
-            yield json.dumps(scrubbed, ensure_ascii=False).encode() + b"\n", True
+        end = line[len(line.rstrip(b"\r\n")) :]
+        outer = _fields(line) if is_repair else None
+        if outer is not None and isinstance(outer.get("raw"), str):
+            inner, is_changed = _line_without(outer["raw"].encode("utf-8", "surrogatepass"), person)
+            outer = outer | {"raw": inner.decode("utf-8", "replace")}
+            left = _json(outer) if inner else b""
         else:
-            yield line, False
+            left, is_changed = _line_without(line.rstrip(b"\r\n"), person)
+        yield (left + end if left else b"", True) if is_changed else (line, False)
 
 
-def _fields(text: str) -> dict[str, Any] | None:
+def _line_without(line: bytes, person: Person) -> tuple[bytes, bool]:
+    """One line likewise, without its end."""
+    fields = _fields(line)
+    if person.is_own_line(line.decode("utf-8", "replace")) or (fields is None and person.said_in(line)):
+        return b"", True
+    if fields is None:
+        return line, False
+    scrubbed = person.scrubbed(fields)
+    left = _json(scrubbed)
+    # Of a name that stands there twice, fields have the last value alone, as cleaning does.
+    is_changed = scrubbed != fields or (person.said_in(line) and not person.said_in(left))
+    return (left, True) if is_changed else (line, False)
+
+
+def _fields(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
+        found = json.loads(line.decode("utf-8", "replace").removeprefix("\ufeff"))
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
 
-def _csv_without(lines: Iterable[bytes], person: Person) -> Iterator[tuple[bytes, bool]]:
-    """Rows of CSV likewise; the others' cells are quoted anew where they need it."""
-    rows = csv.reader(line.decode("utf-8", "replace") for line in lines)
-    header = next(rows, [])
-    at = header.index("user_id") if "user_id" in header else None
-    yield _csv(header), False
-    for row in rows:
-        if at is not None and at < len(row) and row[at] in person.ids:
+def _json(fields: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a character, which only an escape can write
+        return json.dumps(fields).encode()
+
+
+def _csv_without(chunks: Iterable[bytes], person: Person) -> Iterator[tuple[bytes, bool]]:
+    """Rows of CSV likewise; others' cells are quoted anew where they said the person."""
+    at: list[int] = []
+    header: list[str] = []
+    for row, as_it_came in _csv_rows(chunks):
+        if not header:  # empty lines may stand before it
+            header, at = row, [place for place, name in enumerate(row) if name == "user_id"]
+        if any(place < len(row) and row[place] in person.ids for place in at):
             yield b"", True
             continue
         names = [*header, *[""] * len(row)]
         scrubbed = [person.scrubbed(cell, name) for cell, name in zip(row, names, strict=False)]
-        yield _csv(scrubbed), scrubbed != row
+        yield (as_it_came, False) if scrubbed == row else (_csv(scrubbed), True)
+
+
+def _csv_rows(chunks: Iterable[bytes]) -> Iterator[tuple[list[str], bytes]]:
+    """Rows of CSV, each with its bytes. As for Spark, the first end of a line says whether carriage returns are ends;
+    where they are not, one alone is a blank here."""
+    came: list[bytes] = []
+
+    def texts() -> Iterator[str]:
+        first = _END.search(head) if (head := next(rest, b"")) else None
+        by_returns = first is not None and first[0] == b"\r"
+        for number, chunk in enumerate(chain([head], rest)):
+            for line in chunk.splitlines(keepends=True) if by_returns else [chunk]:
+                came.append(line)
+                text = _LONE.sub(" ", line.decode("utf-8", "replace"))
+                yield text if number else text.removeprefix("\ufeff")
+
+    rest = iter(chunks)
+    csv.field_size_limit(2**31 - 1)  # of the whole process; a cell may be longer than Python's 131,072 characters
+    for row in csv.reader(texts()):
+        yield row, b"".join(came)
+        came.clear()
 
 
 def _csv(row: Sequence[str]) -> bytes:

@@ -54,6 +54,14 @@ def replaced(text: str, ids: Sequence[str], by: str) -> str:
     return words.sub(lambda _: by, text) if words else text
 
 
+def values(line: str, name: str) -> list[Any]:
+    """All that a raw line of JSON has under a name, which may stand there twice: numbers as their digits, objects as
+    lists of pairs. None of what is no object; raises as json.loads does. A byte order mark is passed over."""
+    found = json.loads(line.removeprefix("\ufeff"), object_pairs_hook=list, parse_int=str, parse_float=str)
+    pairs = found if isinstance(found, list) else []
+    return [pair[1] for pair in pairs if isinstance(pair, tuple) and pair[0] == name]
+
+
 @dataclass(frozen=True)
 class Person:
     """Somebody by all names: the id as the log has it, and the pseudonym where there are any."""
@@ -79,11 +87,9 @@ class Person:
     def is_own_line(self, line: str) -> bool:
         """Whether a raw line of JSON is of the person's user_id."""
         try:
-            fields = json.loads(line)
-            said = fields["user_id"]
-        except (ValueError, TypeError, KeyError, RecursionError):
+            return any(said in self.ids for said in values(line, "user_id") if isinstance(said, str))
+        except (ValueError, RecursionError):
             return False
-        return isinstance(said, str | int) and str(said) in self.ids
 
     def mentioned(self, rows: pa.Table | pa.RecordBatch) -> Mask:
         """Which rows say the person in some text, in columns of any nesting but those of items."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import gzip
+import json
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +22,7 @@ from nightrec.errors import UsageError
 from nightrec.night import Night
 from nightrec.past.undo import is_quiet, kept, roll_back, served
 from nightrec.privacy import forget, rekey
+from nightrec.privacy.person import Person
 from nightrec.store import Store, arrow, location, version
 from nightrec.tables import ALS_ITEM_FACTORS, NIGHT_MODELS, PUBLISHED_TOPK, RANKER_MODELS
 
@@ -105,3 +108,92 @@ def test_who_is_served_is_known_after_somebody_was_forgotten(config: Config, tmp
     assert now is not None and (now.night, now.changed, now.is_rewritten) == (N6, 1, True)
     assert max(exports.glob("version=*")).name == f"version={version(warehouse, PUBLISHED_TOPK):08d}"
     assert models.is_left_behind(warehouse, N4) and arrow(warehouse, PUBLISHED_TOPK).num_rows == 1
+
+
+ME, OTHER = "canary-7e3f", "other-9"
+BOM = b"\xef\xbb\xbf"
+
+
+def cleared(file: Path, content: bytes, user: str = ME) -> tuple[bytes, int]:
+    """What is left of a raw file, plain and packed alike, and how many lines went or changed."""
+    found = []
+    forms = [(file, False), (file.with_name(f"{file.name}.gz"), True)]
+    for path, packed in forms[: 1 if file.suffix == ".repair" else 2]:
+        path.write_bytes(gzip.compress(content) if packed else content)
+        temporary = path.with_name(f".forget-{path.name}")
+        count = forget._without(path, temporary, Person((user,)))
+        assert temporary.exists() == bool(count)
+        left = temporary.read_bytes() if count else path.read_bytes()
+        found.append((gzip.decompress(left) if packed else left, count))
+        temporary.unlink(missing_ok=True)
+    assert found[0] == found[-1]
+    return found[0]
+
+
+def line(user: object, **more: object) -> bytes:
+    return json.dumps({"user_id": user, "item_id": "i", **more}).encode()
+
+
+@pytest.mark.parametrize("user", [ME, "5"])
+@pytest.mark.parametrize("end", [b"\r", b"\n", b"\r\n"])
+def test_lines_end_where_cleaning_ends_them(tmp_path: Path, end: bytes, user: str) -> None:
+    """With a short id too, which is found in the user_id alone."""
+    lines = [line(user), line(OTHER), line(user, text="x"), line("third")]
+    left = line(OTHER) + end + line("third") + end
+    assert cleared(tmp_path / "a.jsonl", end.join(lines) + end, user) == (left, 2)
+    assert cleared(tmp_path / "b.jsonl", end.join(lines), user) == (left.removesuffix(end), 2)
+    told = line(OTHER, text=f"for {ME}")
+    gone = told.replace(ME.encode(), b"(forgotten)")
+    assert cleared(tmp_path / "c.jsonl", told + end + line("third") + end) == (gone + end + line("third") + end, 1)
+
+
+def test_a_byte_order_mark_hides_nobody(tmp_path: Path) -> None:
+    for user in (ME, "5"):
+        content = BOM + line(user) + b"\n" + line(OTHER) + b"\n"
+        assert cleared(tmp_path / "a.jsonl", content, user) == (line(OTHER) + b"\n", 1)
+        for header in (b"user_id,item_id\n", b'"user_id","item_id"\n', b"\nuser_id,item_id\n"):
+            rows = BOM + header + f"{user},i\n{OTHER},i\n".encode()
+            assert cleared(tmp_path / "a.csv", rows, user) == (BOM + header + f"{OTHER},i\n".encode(), 1)
+
+
+def test_a_mended_line_is_whose_its_raw_is(tmp_path: Path) -> None:
+    def mended(number: int, raw: str) -> bytes:
+        return json.dumps({"line_id": f"{number}", "raw": raw}, ensure_ascii=False).encode() + b"\n"
+
+    for user in (ME, "5"):
+        others = mended(2, line(OTHER).decode()) + mended(3, "broken")
+        content = mended(1, line(user).decode()) + others + mended(4, line(int(user) if user == "5" else user).decode())
+        assert cleared(tmp_path / "a.repair", content, user)[0] == others
+    said = mended(1, line(OTHER, text=f"for {ME}, yes").decode()) + mended(2, f"broken {ME}")
+    assert cleared(tmp_path / "b.repair", said) == (
+        mended(1, line(OTHER, text="for (forgotten), yes").decode()), 2
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_rows_of_csv_of_any_size_and_line_end(tmp_path: Path, end: str) -> None:
+    """What stays has the bytes that it had: quotes, ends of lines within cells, and a return alone that ends none."""
+    long, quoted = "x" * 200_000, f'{OTHER},"a{end}""b""",""'
+    stay = [f"{OTHER},i,{long}", quoted, "third,i,", *([] if end == "\r" else ["fourth,a\rb,"])]
+    rows = ["user_id,item_id,text", f"{ME},i,{long}", *stay, f'{ME},"a{end}b",c']
+    content = "".join(row + end for row in rows).encode()
+    left = "".join(row + end for row in [rows[0], *stay]).encode()
+    assert cleared(tmp_path / "a.csv", content) == (left, 2)
+    short = content.replace(ME.encode(), b"5")
+    assert cleared(tmp_path / "b.csv", short, "5") == (left, 2)
+    told = f"user_id,item_id,text{end}{OTHER},{ME},{long} {ME}{end}".encode()
+    assert cleared(tmp_path / "c.csv", told) == (
+        f"user_id,item_id,text{end}{OTHER},{ME},{long} (forgotten)\n".encode(), 1
+    )  # fmt: skip
+
+
+def test_a_name_that_stands_there_twice_hides_nobody(tmp_path: Path) -> None:
+    twice = [f'{{"user_id": "{ME}", "user_id": "{OTHER}"}}', f'{{"user_id": "{OTHER}", "user_id": "{ME}"}}']
+    assert cleared(tmp_path / "a.jsonl", "\n".join(twice).encode()) == (b"", 2)
+    assert cleared(tmp_path / "b.jsonl", b'{"user_id": 5, "user_id": 6}\n', "5") == (b"", 1)
+    text = f'{{"user_id": "{OTHER}", "text": "for {ME}", "text": "x", "item_id": "i"}}\n'
+    assert cleared(tmp_path / "c.jsonl", text.encode()) == (
+        f'{{"user_id": "{OTHER}", "text": "x", "item_id": "i"}}\n'.encode(), 1
+    )  # fmt: skip
+    nested = f'{{"user_id": "{OTHER}", "context": {{"user_id": "5"}}, "text": "\\ud800"}}\n'.encode()
+    assert cleared(tmp_path / "d.jsonl", nested, "5") == (nested, 0)
