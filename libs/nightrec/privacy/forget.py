@@ -291,16 +291,26 @@ def _csv(row: Sequence[str]) -> bytes:
 
 
 def _parquet_without(file: Path, temporary: Path, person: Person) -> int:
-    with pq.ParquetFile(file) as opened:
+    # Times of 12 bytes, read as nanoseconds, would be written as such, which cleaning refuses.
+    with pq.ParquetFile(file, coerce_int96_timestamp_unit="us") as opened:
         count = sum(int((person.own(_strings(b)) | person.mentioned(b)).sum()) for b in opened.iter_batches())
         if not count:
             return 0
-        with pq.ParquetWriter(temporary, opened.schema_arrow) as writer:
+        schema = _as_spark_reads(opened)
+        with pq.ParquetWriter(temporary, schema) as writer:
             for group in range(opened.num_row_groups):
                 rows = opened.read_row_group(group)
                 own = pa.array(~person.own(_strings(rows)))
-                writer.write_table(person.without(rows.filter(own)))
+                writer.write_table(person.without(rows.filter(own)).cast(schema))
     return count
+
+
+def _as_spark_reads(opened: pq.ParquetFile) -> pa.Schema:
+    """A file's columns, with times of 12 bytes as the moments of UTC that they are for Spark."""
+    leaves = [opened.schema.column(place) for place in range(len(opened.schema))]
+    moments = {leaf.path for leaf in leaves if leaf.physical_type == "INT96"}
+    fields = [f.with_type(pa.timestamp("us", "UTC")) if f.name in moments else f for f in opened.schema_arrow]
+    return pa.schema(fields, opened.schema_arrow.metadata)
 
 
 def _strings(rows: pa.Table | pa.RecordBatch) -> pa.Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from contract_rows import filled
 from deltalake import DeltaTable, Schema
@@ -197,3 +198,16 @@ def test_a_name_that_stands_there_twice_hides_nobody(tmp_path: Path) -> None:
     )  # fmt: skip
     nested = f'{{"user_id": "{OTHER}", "context": {{"user_id": "5"}}, "text": "\\ud800"}}\n'.encode()
     assert cleared(tmp_path / "d.jsonl", nested, "5") == (nested, 0)
+
+
+def test_a_file_of_twelve_byte_times_can_be_cleaned_afterwards(tmp_path: Path) -> None:
+    """Cleaning refuses nanoseconds."""
+    times = pa.array([dt.datetime(2026, 3, 10), dt.datetime(2026, 3, 11, 10, 0, 0, 123456)], pa.timestamp("us"))
+    rows = pa.table({"user_id": pa.array([ME, OTHER]), "event_ts": times})
+    file, temporary = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    pq.write_table(rows, file, use_deprecated_int96_timestamps=True)
+    assert pq.read_schema(file).field("event_ts").type == pa.timestamp("ns")
+    assert forget._without(file, temporary, Person((ME,))) == 1
+    found = pq.read_table(temporary)
+    assert found.schema.field("event_ts").type == pa.timestamp("us", "UTC"), "a moment, as Spark took it for before"
+    assert found.cast(rows.schema).equals(rows.slice(1, 1))
