@@ -26,7 +26,7 @@ from datetime import date as day
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,7 +36,7 @@ from nightrec.errors import NightrecError, UsageError
 from nightrec.failpoint import reach
 from nightrec.past.undo import is_quiet
 from nightrec.privacy import pseudonyms, purge
-from nightrec.privacy.person import Person, mentions
+from nightrec.privacy.person import OF_ITEMS, Person, mentions
 from nightrec.raw_files import file_format
 from nightrec.store import arrow, locked
 from nightrec.tables import FORGOTTEN, PUBLISHED_TOPK
@@ -73,7 +73,8 @@ def forget(config: Config, folder: Path, user: str, asked: day) -> Counts:
         _clear_exports(exports, person, book)
         _clear_checkpoints(Path(config.paths.models), book)
         reach("forget.before_search")
-        left = search(sorted({folder, *map(Path, config.paths.model_dump().values())}), person)
+        own = [Path(config.paths.raw), exports, *found]
+        left = search(sorted({folder, *map(Path, config.paths.model_dump().values())}), person, own)
         if left:
             raise NightrecError(
                 f"what the deployment holds is cleared, but {len(left)} other files still say the user: "
@@ -83,9 +84,11 @@ def forget(config: Config, folder: Path, user: str, asked: day) -> Counts:
     return book.counts
 
 
-def search(folders: Sequence[Path], person: Person) -> list[Path]:
+def search(folders: Sequence[Path], person: Person, own: Sequence[Path] = ()) -> list[Path]:
     """Files below the folders that say the person: in name or bytes, in what gzip holds, in the values of Parquet.
 
+    In folders of the deployment's `own` raw files, tables and exports an item may have the id: a file of a known kind
+    whose bytes say it counts where it is said otherwise than as an item's.
     An id shorter than person.LEAST is looked for in the columns of users only.
     """
     seen: set[Path] = set()
@@ -95,9 +98,56 @@ def search(folders: Sequence[Path], person: Person) -> list[Path]:
             if file in seen or not file.is_file():
                 continue
             seen.add(file)
-            if mentions(str(file.relative_to(folder)), person.ids) or purge.says(file, person):
+            if mentions(str(file.relative_to(folder)), person.ids):
                 left.append(file)
+            elif purge.says(file, person):
+                is_own = any(file.is_relative_to(place) for place in own) and "_delta_log" not in file.parts
+                left += [file] if not is_own or _says_beside_items(file, person) else []
     return left
+
+
+def _says_beside_items(file: Path, person: Person) -> bool:
+    form = file_format(file.name)
+    if form is None:
+        return True
+    if form == "parquet":
+        schema = pq.read_schema(file)
+        footer = " ".join(schema.names).encode() + b" ".join((schema.metadata or {}).values())
+        return person.said_in(footer) or purge.has_values_of(file, person)
+    with _opened(file) as chunks:
+        texts = _csv_beside_items(chunks) if form == "csv" else _lines_beside_items(chunks, is_repair=form == "repair")
+        return any(person.said_in(text) for text in texts)
+
+
+def _lines_beside_items(chunks: Iterable[bytes], *, is_repair: bool) -> Iterator[bytes]:
+    """Lines of JSON without the values that name items; broken ones whole."""
+
+    def beside(pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        items = OF_ITEMS - ({"list_key"} if ("list_kind", "user") in pairs else set())
+        return [(name, value) for name, value in pairs if name not in items]
+
+    for line in (line for chunk in chunks for line in chunk.splitlines()):
+        try:
+            text = line.decode().removeprefix("\ufeff")
+            if is_repair:
+                outer = json.loads(text)
+                yield str(outer["line_id"]).encode()
+                text = outer["raw"]
+            yield _json(json.loads(text, object_pairs_hook=beside))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            yield line
+
+
+def _csv_beside_items(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Rows of CSV likewise; those of another width than the header's whole."""
+    header: list[str] = []
+    for row, as_it_came in _csv_rows(chunks):
+        if header and len(row) == len(header):
+            cells = (cell for cell, name in zip(row, header, strict=True) if name not in OF_ITEMS)
+            yield "\n".join(cells).encode()
+        else:
+            header = header or row
+            yield as_it_came
 
 
 def folders_only(config: Config) -> None:
@@ -181,20 +231,27 @@ def _without(file: Path, temporary: Path, person: Person) -> int:
     form = file_format(file.name)
     if form == "parquet":
         return _parquet_without(file, temporary, person)
-    opened = gzip.open if file.name.lower().endswith(".gz") else open
     others = _csv_without if form == "csv" else partial(_lines_without, is_repair=form == "repair")
-    with opened(file, "rb") as lines:
+    with _opened(file) as lines:
         count = sum(is_changed for _, is_changed in others(lines, person))
     if count:
-        with opened(file, "rb") as lines, temporary.open("wb") as target:
+        with _opened(file) as lines, temporary.open("wb") as target:
             # A fixed time in the header keeps the bytes the same.
-            packed = gzip.GzipFile("", "wb", fileobj=target, mtime=0) if opened is gzip.open else target
+            packed = gzip.GzipFile("", "wb", fileobj=target, mtime=0) if _is_packed(file) else target
             packed.writelines(line for line, _ in others(lines, person))
             if packed is not target:
                 packed.close()
             target.flush()
             os.fsync(target.fileno())
     return count
+
+
+def _is_packed(file: Path) -> bool:
+    return file.name.lower().endswith(".gz")
+
+
+def _opened(file: Path) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(file)) if _is_packed(file) else file.open("rb")
 
 
 def _lines_without(chunks: Iterable[bytes], person: Person, *, is_repair: bool) -> Iterator[tuple[bytes, bool]]:
@@ -241,11 +298,11 @@ def _fields(line: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _json(fields: dict[str, Any]) -> bytes:
+def _json(value: object) -> bytes:
     try:
-        return json.dumps(fields, ensure_ascii=False).encode()
+        return json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:  # half a character, which only an escape can write
-        return json.dumps(fields).encode()
+        return json.dumps(value).encode()
 
 
 def _csv_without(chunks: Iterable[bytes], person: Person) -> Iterator[tuple[bytes, bool]]:

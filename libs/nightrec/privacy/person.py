@@ -28,7 +28,7 @@ GONE = "(forgotten)"
 # Fields of a raw line that never mean the user, even where they say the same: items have ids of their own.
 MEANT = frozenset({"item_id", "event_type", "event_ts", "value", "sent_ts", "received_ts"})
 # Columns and fields of items; list_key is a user's or an item's, as list_kind says.
-_OF_ITEMS = frozenset({"item_id", "because_item_id", "recent_items", "blocked_items", "list_key"})
+OF_ITEMS = frozenset({"item_id", "because_item_id", "recent_items", "blocked_items", "list_key"})
 
 Mask = npt.NDArray[np.bool_]
 # Bytes searched at a time, and those searched twice, more than an id has.
@@ -117,7 +117,7 @@ class Person:
 
     def scrubbed(self, value: Any, name: str = "") -> Any:
         """A value of any nesting with GONE in place of the person; `name` is the column's or field's."""
-        if name in _OF_ITEMS or name in MEANT:
+        if name in OF_ITEMS or name in MEANT:
             return value
         if isinstance(value, str):
             return replaced(value, self.ids, GONE)
@@ -183,7 +183,7 @@ def _texts(
 ) -> Iterator[tuple[pa.Array, npt.NDArray[np.int64]]]:
     """The arrays of strings within an array, each with the row that every string belongs to."""
     kind = values.type
-    if name in _OF_ITEMS:
+    if name in OF_ITEMS:
         return
     if pa.types.is_dictionary(kind):
         yield from _texts(name, values.dictionary_decode(), parents)

@@ -170,7 +170,7 @@ def batches(file: Path) -> Iterator[pa.RecordBatch]:
 
 def says(file: Path, person: Person) -> bool:
     """Whether a file says the person: in its bytes, in what gzip holds, in the values of a Parquet file."""
-    if file.suffix == ".parquet" and any(_count(batch, person) for batch in batches(file)):
+    if file.suffix == ".parquet" and has_values_of(file, person):
         return True
     with file.open("rb") as stream:
         is_packed = stream.peek(2)[:2] == b"\x1f\x8b"
@@ -181,6 +181,11 @@ def says(file: Path, person: Person) -> bool:
     with suppress(gzip.BadGzipFile, EOFError, zlib.error), gzip.open(file) as inner:
         return person.said_by(inner)
     return False
+
+
+def has_values_of(file: Path, person: Person) -> bool:
+    """Whether values of a Parquet file, but those of items, are or say the person."""
+    return any(_count(batch, person) for batch in batches(file))
 
 
 def _count(batch: pa.RecordBatch, person: Person) -> int:

@@ -24,7 +24,7 @@ from nightrec.night import Night
 from nightrec.past.undo import is_quiet, kept, roll_back, served
 from nightrec.privacy import forget, rekey
 from nightrec.privacy.person import Person
-from nightrec.store import Store, arrow, location, version
+from nightrec.store import _PROPERTIES, Store, arrow, location, version
 from nightrec.tables import ALS_ITEM_FACTORS, NIGHT_MODELS, PUBLISHED_TOPK, RANKER_MODELS
 
 N1, N2, N3, N4, N5, N6 = (dt.date(2026, 3, day) for day in range(1, 7))
@@ -37,7 +37,7 @@ def created(warehouse: str, *tables: Table) -> None:
     for table in tables:
         kinds = {"date": pa.date32(), "array": pa.list_(pa.struct({"item_id": pa.string()}))}
         fields = [(c.name, kinds.get(c.type.partition("<")[0], pa.string())) for c in table.columns]
-        feed: dict[str, str | None] = {"delta.enableChangeDataFeed": f"{table.change_feed}".lower()}
+        feed = _PROPERTIES | {"delta.enableChangeDataFeed": f"{table.change_feed}".lower()}
         place, parts = location(warehouse, table), list(table.partition) or None
         DeltaTable.create(place, Schema.from_arrow(pa.schema(fields)), partition_by=parts, configuration=feed)
 
@@ -211,3 +211,48 @@ def test_a_file_of_twelve_byte_times_can_be_cleaned_afterwards(tmp_path: Path) -
     found = pq.read_table(temporary)
     assert found.schema.field("event_ts").type == pa.timestamp("us", "UTC"), "a moment, as Spark took it for before"
     assert found.cast(rows.schema).equals(rows.slice(1, 1))
+
+
+def test_a_user_whose_id_an_item_has_can_be_certified(config: Config, tmp_path: Path) -> None:
+    """What names the item stays, everywhere; what else says the id is still found."""
+    day = Path(config.paths.raw) / "events/ingest_date=2026-03-10"
+    day.mkdir(parents=True)
+    item, both = {"user_id": OTHER, "item_id": ME}, {"user_id": ME, "item_id": ME}
+    (day / "a.jsonl").write_bytes(b"".join(json.dumps(row).encode() + b"\r\n" for row in (item, both)))
+    (day / "b.csv.gz").write_bytes(gzip.compress(f"user_id,item_id,text\n{OTHER},{ME},x\n{ME},{ME},y\n".encode()))
+    pq.write_table(pa.Table.from_pylist([item, both]), day / "c.parquet", compression="none")
+    mended = [{"line_id": str(at), "raw": json.dumps(row)} for at, row in enumerate((item, both))]
+    (day / "d.repair").write_text("".join(json.dumps(line) + "\n" for line in mended))
+    created(config.paths.warehouse, PUBLISHED_TOPK)
+    with Store(NO_SPARK, config.paths.warehouse, "first") as store:
+        lists = [{"list_kind": kind, "list_key": ME, "list_id": kind} for kind in ("user", "item")]
+        named = [filled(PUBLISHED_TOPK, row) | {"items": [{"item_id": ME}]} for row in lists]
+        store.put(PUBLISHED_TOPK, named, {})
+    exported = Path(config.paths.exports) / "published_topk/version=00000001/jsonl/part-0.json"
+    exported.parent.mkdir(parents=True)
+    exported.write_text("".join(json.dumps({**row, "change": "upsert", "items": []}) + "\n" for row in lists))
+    (exported.parent.parent / "manifest.json").write_text('{"files": {}}')
+
+    counts = forget.forget(config, tmp_path, ME, N5)
+    assert (counts["raw events"], counts["exported files"], counts[forget.DONE]) == (4, 1, 0)
+    assert arrow(config.paths.warehouse, PUBLISHED_TOPK)["list_kind"].to_pylist() == ["item"]
+    assert ME in exported.read_text() and ME in (day / "a.jsonl").read_text()
+
+    own = [Path(config.paths.raw), exported.parent, Path(location(config.paths.warehouse, PUBLISHED_TOPK))]
+    person = Person((ME,))
+    for name, content in (
+        ("e.jsonl", json.dumps(both)), ("e.jsonl", json.dumps({"item_id": ME, "value": ME})), ("e.jsonl", f"{ME} x"),
+        ("e.jsonl", f'{{"item_id": "i", "text": "{ME}", "text": ""}}'), ("e.txt", json.dumps(item)),
+        ("e.repair", json.dumps(mended[1])), ("e.csv", f"user_id,item_id\n{ME},{ME}\n"),
+        ("e.csv", f"item_id\na,{ME}\n"), ("e.json", json.dumps(lists[0])), (f"{ME}.csv", ""),
+    ):  # fmt: skip
+        file = day / name
+        file.write_text(content)
+        assert forget.search([tmp_path], person, own) == [file], content
+        file.unlink()
+    for said in ({"user_id": [ME]}, {"item_id": [ME], "text": [f"for {ME}"]}, {ME: [1]}):
+        pq.write_table(pa.table(said), day / "e.parquet")
+        assert forget.search([tmp_path], person, own) == [day / "e.parquet"], said
+    (day / "e.parquet").unlink()
+    (tmp_path / "e.jsonl").write_text(json.dumps(item))
+    assert forget.search([tmp_path], person, own) == [tmp_path / "e.jsonl"], "none of the deployment's"
