@@ -24,6 +24,7 @@ from nightrec.night import Night
 from nightrec.past.undo import is_quiet, kept, roll_back, served
 from nightrec.privacy import forget, rekey
 from nightrec.privacy.person import Person
+from nightrec.privacy.raw_lines import without
 from nightrec.store import _PROPERTIES, Store, arrow, location, version
 from nightrec.tables import ALS_ITEM_FACTORS, NIGHT_MODELS, PUBLISHED_TOPK, RANKER_MODELS
 
@@ -122,7 +123,7 @@ def cleared(file: Path, content: bytes, user: str = ME) -> tuple[bytes, int]:
     for path, packed in forms[: 1 if file.suffix == ".repair" else 2]:
         path.write_bytes(gzip.compress(content) if packed else content)
         temporary = path.with_name(f".forget-{path.name}")
-        count = forget._without(path, temporary, Person((user,)))
+        count = without(path, temporary, Person((user,)))
         assert temporary.exists() == bool(count)
         left = temporary.read_bytes() if count else path.read_bytes()
         found.append((gzip.decompress(left) if packed else left, count))
@@ -207,7 +208,7 @@ def test_a_file_of_twelve_byte_times_can_be_cleaned_afterwards(tmp_path: Path) -
     file, temporary = tmp_path / "a.parquet", tmp_path / "b.parquet"
     pq.write_table(rows, file, use_deprecated_int96_timestamps=True)
     assert pq.read_schema(file).field("event_ts").type == pa.timestamp("ns")
-    assert forget._without(file, temporary, Person((ME,))) == 1
+    assert without(file, temporary, Person((ME,))) == 1
     found = pq.read_table(temporary)
     assert found.schema.field("event_ts").type == pa.timestamp("us", "UTC"), "a moment, as Spark took it for before"
     assert found.cast(rows.schema).equals(rows.slice(1, 1))
