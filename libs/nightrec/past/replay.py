@@ -94,8 +94,9 @@ def replay(
         tell(f"{stage} is taken as it was: {why}.")
     apart = str(work / "warehouse")
     published = next(
-        (p for p in reversed(publications(config.paths.warehouse)) if p.night == night and not p.instead_of), None
-    )
+        (p for p in reversed(publications(config.paths.warehouse))
+         if p.night == night and not p.instead_of and not p.is_rewritten), None,
+    )  # fmt: skip
     lay_out(config.paths.warehouse, apart, night, done, set(skipped), published.version - 1 if published else None)
     models = {name: model for row in done.values() for name, model in row["models"]}
     again = [name for name in done if name not in skipped and (published or name != PUBLISHED_TOPK.stage)]

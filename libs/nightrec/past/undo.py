@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from typing import Any
 
 from nightrec.errors import UsageError
 from nightrec.store import Store, commits, is_whole
@@ -21,6 +22,8 @@ class Publication:
     """A commit after which readers were served the lists of `night`: its own, or the way back to it.
 
     `instead_of` is the night served before, in a way back; `changed` counts lists, 0 in a way back (it does not look).
+    `is_rewritten`: its own commit is gone with all the history, and that of `nightrec forget` or `rekey` says what it
+    said, and which was the last `way_back` before it.
     """
 
     night: date
@@ -31,6 +34,8 @@ class Publication:
     ranker_model: str
     changed: int
     instead_of: date | None = None
+    is_rewritten: bool = False
+    way_back: Publication | None = None
 
     @property
     def left_behind(self) -> date:
@@ -44,13 +49,18 @@ def publications(warehouse: str) -> list[Publication]:
     for commit in commits(warehouse, PUBLISHED_TOPK):
         said = json.loads(commit.get("userMetadata") or "{}")
         if "night" in said:
-            found.append(Publication(
-                date.fromisoformat(said["night"]), int(commit["version"]),
-                datetime.fromtimestamp(commit["timestamp"] / 1000, UTC), said["run_id"], said["als_model"],
-                said["ranker_model"], said.get("changed", 0),
-                date.fromisoformat(said["instead_of"]) if "instead_of" in said else None,
-            ))  # fmt: skip
+            found.append(_publication(said, commit))
     return sorted(found, key=lambda each: each.version)
+
+
+def _publication(said: Mapping[str, Any], commit: Mapping[str, Any]) -> Publication:
+    return Publication(
+        date.fromisoformat(said["night"]), int(commit["version"]),
+        datetime.fromtimestamp(said.get("written", commit["timestamp"]) / 1000, UTC), said["run_id"],
+        said["als_model"], said["ranker_model"], said.get("changed", 0),
+        date.fromisoformat(said["instead_of"]) if "instead_of" in said else None, said["stage"] != PUBLISHED_TOPK.stage,
+        _publication(said["way_back"], commit) if "way_back" in said else None,
+    )  # fmt: skip
 
 
 def served(warehouse: str) -> Publication | None:
@@ -68,8 +78,10 @@ def kept(warehouse: str, nights: int) -> list[Publication]:
 
 
 def window(published: Sequence[Publication], nights: int) -> list[Publication]:
-    """Likewise, of these, whether or not their files are there. A way back is not its night's own publication."""
-    last = {each.night: each for each in published if each.instead_of is None}
+    """Likewise, of these, whether or not their files are there. A way back is not its night's own publication; only a
+    rewritten one stands for it, where that is gone."""
+    own = [each for each in published if each.instead_of is None]
+    last = {each.night: each for each in [*(each for each in published if each.is_rewritten), *own]}
     return [last[night] for night in sorted(last, reverse=True)[:nights]]
 
 
@@ -105,10 +117,12 @@ def is_quiet(warehouse: str, since: int) -> bool:
 
 def _is_quiet(operation: str, said: Mapping[str, object]) -> bool:
     is_of_files = operation in ("OPTIMIZE", "SET TBLPROPERTIES", "VACUUM START", "VACUUM END")
-    return is_of_files or (said.get("changed") == 0 and "instead_of" not in said)
+    is_of_a_night = said.get("stage") == PUBLISHED_TOPK.stage
+    return is_of_files or (is_of_a_night and said.get("changed") == 0 and "instead_of" not in said)
 
 
 def way_back(warehouse: str, night: date) -> Publication | None:
     """The latest way back that a night begins from: one to an earlier night. None where nobody went back."""
-    back = next((each for each in reversed(publications(warehouse)) if each.instead_of), None)
+    backs = (each if each.instead_of else each.way_back for each in reversed(publications(warehouse)))
+    back = next(filter(None, backs), None)
     return back if back and back.night < night else None

@@ -11,29 +11,26 @@ What is kept of the person: the certificate's fingerprint, under a key that the 
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hmac
-import io
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date as day
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nightrec.config import Config
 from nightrec.errors import NightrecError, UsageError
 from nightrec.failpoint import reach
+from nightrec.past.undo import is_quiet
 from nightrec.privacy import pseudonyms, purge
 from nightrec.privacy.person import Person, mentions
+from nightrec.privacy.raw_lines import says_beside_items, without
 from nightrec.raw_files import file_format
 from nightrec.store import arrow, locked
 from nightrec.tables import FORGOTTEN, PUBLISHED_TOPK
@@ -68,7 +65,8 @@ def forget(config: Config, folder: Path, user: str, asked: day) -> Counts:
         _clear_exports(exports, person, book)
         _clear_checkpoints(Path(config.paths.models), book)
         reach("forget.before_search")
-        left = search(sorted({folder, *map(Path, config.paths.model_dump().values())}), person)
+        own = [Path(config.paths.raw), exports, *found]
+        left = search(sorted({folder, *map(Path, config.paths.model_dump().values())}), person, own)
         if left:
             raise NightrecError(
                 f"what the deployment holds is cleared, but {len(left)} other files still say the user: "
@@ -78,9 +76,11 @@ def forget(config: Config, folder: Path, user: str, asked: day) -> Counts:
     return book.counts
 
 
-def search(folders: Sequence[Path], person: Person) -> list[Path]:
+def search(folders: Sequence[Path], person: Person, own: Sequence[Path] = ()) -> list[Path]:
     """Files below the folders that say the person: in name or bytes, in what gzip holds, in the values of Parquet.
 
+    In folders of the deployment's `own` raw files, tables and exports an item may have the id: a file of a known kind
+    whose bytes say it counts where it is said otherwise than as an item's.
     An id shorter than person.LEAST is looked for in the columns of users only.
     """
     seen: set[Path] = set()
@@ -90,8 +90,11 @@ def search(folders: Sequence[Path], person: Person) -> list[Path]:
             if file in seen or not file.is_file():
                 continue
             seen.add(file)
-            if mentions(str(file.relative_to(folder)), person.ids) or purge.says(file, person):
+            if mentions(str(file.relative_to(folder)), person.ids):
                 left.append(file)
+            elif purge.says(file, person):
+                is_own = any(file.is_relative_to(place) for place in own) and "_delta_log" not in file.parts
+                left += [file] if not is_own or says_beside_items(file, person) else []
     return left
 
 
@@ -162,101 +165,13 @@ def _clear_raw(folder: Path, person: Person, book: Callable[[int], None]) -> Non
             file.unlink()  # of an attempt that was killed
         elif file.is_file() and file_format(file.name):
             temporary = file.with_name(f"{_TEMPORARY}{file.name}")
-            lines = _without(file, temporary, person)
+            lines = without(file, temporary, person)
             count += lines
             written += [(temporary, file)] if lines else []
     book(count)
     for temporary, file in written:
         _in_place(temporary, file)
         reach("forget.after_raw_file")
-
-
-def _without(file: Path, temporary: Path, person: Person) -> int:
-    """Write a raw file without the person as `temporary`, where it has them; the lines that said them."""
-    form = file_format(file.name)
-    if form == "parquet":
-        return _parquet_without(file, temporary, person)
-    opened = gzip.open if file.name.lower().endswith(".gz") else open
-    others = _csv_without if form == "csv" else _lines_without
-    with opened(file, "rb") as lines:
-        count = sum(is_changed for _, is_changed in others(lines, person))
-    if count:
-        with opened(file, "rb") as lines, temporary.open("wb") as target:
-            # A fixed time in the header keeps the bytes the same.
-            packed = gzip.GzipFile("", "wb", fileobj=target, mtime=0) if opened is gzip.open else target
-            packed.writelines(line for line, _ in others(lines, person))
-            if packed is not target:
-                packed.close()
-            target.flush()
-            os.fsync(target.fileno())
-    return count
-
-
-def _lines_without(lines: Iterable[bytes], person: Person) -> Iterator[tuple[bytes, bool]]:
-    """Lines of JSON or broken ones, and whether each is changed: the person's are empty, others' do not say them."""
-    needles = tuple(own.encode() for own in person.ids)
-    for line in lines:
-        if not any(needle in line for needle in needles) and b"\\" not in line:
-            yield line, False
-            continue
-        text = line.decode("utf-8", "replace")
-        fields = _fields(text)
-        scrubbed = person.scrubbed(fields) if fields is not None else None
-        if person.is_own_line(text) or (fields is None and person.said_in(line)):
-            yield b"", True
-        elif scrubbed != fields:
-            yield json.dumps(scrubbed, ensure_ascii=False).encode() + b"\n", True
-        else:
-            yield line, False
-
-
-def _fields(text: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _csv_without(lines: Iterable[bytes], person: Person) -> Iterator[tuple[bytes, bool]]:
-    """Rows of CSV likewise; the others' cells are quoted anew where they need it."""
-    rows = csv.reader(line.decode("utf-8", "replace") for line in lines)
-    header = next(rows, [])
-    at = header.index("user_id") if "user_id" in header else None
-    yield _csv(header), False
-    for row in rows:
-        if at is not None and at < len(row) and row[at] in person.ids:
-            yield b"", True
-            continue
-        names = [*header, *[""] * len(row)]
-        scrubbed = [person.scrubbed(cell, name) for cell, name in zip(row, names, strict=False)]
-        yield _csv(scrubbed), scrubbed != row
-
-
-def _csv(row: Sequence[str]) -> bytes:
-    out = io.StringIO(newline="")
-    csv.writer(out, lineterminator="\n").writerow(row)
-    return out.getvalue().encode()
-
-
-def _parquet_without(file: Path, temporary: Path, person: Person) -> int:
-    with pq.ParquetFile(file) as opened:
-        count = sum(int((person.own(_strings(b)) | person.mentioned(b)).sum()) for b in opened.iter_batches())
-        if not count:
-            return 0
-        with pq.ParquetWriter(temporary, opened.schema_arrow) as writer:
-            for group in range(opened.num_row_groups):
-                rows = opened.read_row_group(group)
-                own = pa.array(~person.own(_strings(rows)))
-                writer.write_table(person.without(rows.filter(own)))
-    return count
-
-
-def _strings(rows: pa.Table | pa.RecordBatch) -> pa.Table:
-    """Only the user_id, as text: a log may have numbers."""
-    if "user_id" not in rows.schema.names:
-        return pa.table({"_": pa.nulls(rows.num_rows)})
-    return pa.table({"user_id": rows["user_id"].cast(pa.string())})
 
 
 def _write(file: Path, content: bytes) -> None:
@@ -284,24 +199,28 @@ def _clear_table(path: Path, person: Person, config: Config, exports: Path, book
         book("earlier versions of tables and their change feeds", found.earlier)
         purge.rewrite(path, person, found.partitions)
         if is_published:
-            _hand_over(path, exports)
+            purge.say_again(path)
+            hand_over(path, exports)
         purge.drop_history(path)
     elif is_published:
-        _hand_over(path, exports)  # of an attempt that was killed before it did
+        hand_over(path, exports)  # of an attempt that was killed before it did
 
 
 def require_exported(path: Path, exports: Path) -> None:
     """Raise UsageError where the change feed, which goes, has what no export has carried yet."""
     exported, latest = _exported(exports), purge.version(path)
-    if exported and exported < latest and not purge.is_own_commit(path):
+    if not exported or exported >= latest or purge.is_own_commit(path):
+        return
+    # An export passes over nights that changed nothing.
+    if not is_quiet(str(path.parent), exported):
         raise UsageError(
             f"{exports} holds version {exported} of published_topk and the table has version {latest}: run "
             "`nightrec export` first, forgetting drops the change feed"
         )
 
 
-def _hand_over(path: Path, exports: Path) -> None:
-    """Let the next export begin behind the commit that took the person out, with an export of no rows."""
+def hand_over(path: Path, exports: Path) -> None:
+    """Let the next export begin behind the commits of purge, with an export of no rows."""
     exported, latest = _exported(exports), purge.version(path)
     if not exported or exported >= latest:
         return

@@ -28,7 +28,7 @@ GONE = "(forgotten)"
 # Fields of a raw line that never mean the user, even where they say the same: items have ids of their own.
 MEANT = frozenset({"item_id", "event_type", "event_ts", "value", "sent_ts", "received_ts"})
 # Columns and fields of items; list_key is a user's or an item's, as list_kind says.
-_OF_ITEMS = frozenset({"item_id", "because_item_id", "recent_items", "blocked_items", "list_key"})
+OF_ITEMS = frozenset({"item_id", "because_item_id", "recent_items", "blocked_items", "list_key"})
 
 Mask = npt.NDArray[np.bool_]
 # Bytes searched at a time, and those searched twice, more than an id has.
@@ -52,6 +52,14 @@ def replaced(text: str, ids: Sequence[str], by: str) -> str:
     """The text with every such word replaced."""
     words = _words(tuple(ids))
     return words.sub(lambda _: by, text) if words else text
+
+
+def values(line: str, name: str) -> list[Any]:
+    """All that a raw line of JSON has under a name, which may stand there twice: numbers as their digits, objects as
+    lists of pairs. None of what is no object; raises as json.loads does. A byte order mark is passed over."""
+    found = json.loads(line.removeprefix("\ufeff"), object_pairs_hook=list, parse_int=str, parse_float=str)
+    pairs = found if isinstance(found, list) else []
+    return [pair[1] for pair in pairs if isinstance(pair, tuple) and pair[0] == name]
 
 
 @dataclass(frozen=True)
@@ -79,11 +87,9 @@ class Person:
     def is_own_line(self, line: str) -> bool:
         """Whether a raw line of JSON is of the person's user_id."""
         try:
-            fields = json.loads(line)
-            said = fields["user_id"]
-        except (ValueError, TypeError, KeyError, RecursionError):
+            return any(said in self.ids for said in values(line, "user_id") if isinstance(said, str))
+        except (ValueError, RecursionError):
             return False
-        return isinstance(said, str | int) and str(said) in self.ids
 
     def mentioned(self, rows: pa.Table | pa.RecordBatch) -> Mask:
         """Which rows say the person in some text, in columns of any nesting but those of items."""
@@ -111,7 +117,7 @@ class Person:
 
     def scrubbed(self, value: Any, name: str = "") -> Any:
         """A value of any nesting with GONE in place of the person; `name` is the column's or field's."""
-        if name in _OF_ITEMS or name in MEANT:
+        if name in OF_ITEMS or name in MEANT:
             return value
         if isinstance(value, str):
             return replaced(value, self.ids, GONE)
@@ -177,7 +183,7 @@ def _texts(
 ) -> Iterator[tuple[pa.Array, npt.NDArray[np.int64]]]:
     """The arrays of strings within an array, each with the row that every string belongs to."""
     kind = values.type
-    if name in _OF_ITEMS:
+    if name in OF_ITEMS:
         return
     if pa.types.is_dictionary(kind):
         yield from _texts(name, values.dictionary_decode(), parents)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from nightrec.errors import UsageError
-from nightrec.privacy.person import LEAST, MEANT, replaced
+from nightrec.privacy.person import LEAST, MEANT, replaced, values
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -87,38 +87,41 @@ class Pseudonyms:
     def line(self, line: str) -> str:
         """A rejected line with the user's id hidden, as JSON; it can be cleaned again as it stands.
 
-        Also where other values than an item, a time, a type or a number say the id as a word (person.MEANT). Of a line
-        in which no user_id can be read only its length and a keyed fingerprint are kept: who knows what it holds.
+        Also where other values than an item, a time, a type or a number say the id as a word (person.MEANT); the
+        event_id always, as that of clean events, so that both have one event_key. Of a line in which no user_id can be
+        read, or an event_id that is none, only its length and a keyed fingerprint are kept: who knows what it holds.
         """
         try:
-            fields = json.loads(line)
-            said = fields["user_id"]
-            if not isinstance(said, str | int) or isinstance(said, bool) or not str(said).strip(_BLANK):
+            users, events = values(line, "user_id"), values(line, "event_id")
+            is_text = all(isinstance(said, str) for said in users) and not any(isinstance(e, list) for e in events)
+            if not users or not is_text or not all(said.strip(_BLANK) for said in users):
                 return self._left_out(line)
-            user_id = str(said)
-            if self.is_one(user_id):
+            known = [event for event in events if isinstance(event, str)]
+            if all(self.is_one(said) for said in users) and all(self.of_event(event) == event for event in known):
                 return line
-            hidden = self._fields(fields, user_id)
+            # Of names that stand there twice the last value is kept alone, as in cleaning.
+            hidden = self._fields(json.loads(line), users)
+            if known and known[-1] is events[-1]:
+                hidden["event_id"] = self.of_event(known[-1])
             text = json.dumps(hidden, ensure_ascii=False)
             text.encode()  # lone surrogates, written as escapes
         except (ValueError, TypeError, KeyError, RecursionError):
             return self._left_out(line)
-        return self._left_out(line) if replaced(text, [user_id], "") != text else text
+        open_ = [said for said in users if not self.is_one(said)]
+        return self._left_out(line) if replaced(text, open_, "") != text else text
 
-    def _fields(self, fields: Mapping[str, Any], user_id: str) -> dict[str, Any]:
-        pseudonym = self.of(user_id)
-
+    def _fields(self, fields: Mapping[str, Any], users: Sequence[str]) -> dict[str, Any]:
         def walked(value: Any) -> Any:
             if isinstance(value, str):
-                return replaced(value, [user_id], pseudonym)
+                for said in users:
+                    value = replaced(value, [said], self.of(said))
+                return value
             if isinstance(value, dict):
                 return {walked(name): walked(part) for name, part in value.items()}
             return [walked(part) for part in value] if isinstance(value, list) else value
 
         hidden = {walked(name): value if name in MEANT else walked(value) for name, value in fields.items()}
-        if hidden.get("event_id") != fields.get("event_id"):
-            hidden["event_id"] = self.of_event(str(fields["event_id"]))
-        return {**hidden, "user_id": pseudonym}
+        return {**hidden, "user_id": self.of(users[-1])}
 
     def _left_out(self, line: str) -> str:
         return f"(not kept: {len(line.encode())} bytes, fingerprint {self.fingerprint(line)})"

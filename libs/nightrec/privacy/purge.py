@@ -25,6 +25,7 @@ from nightrec.contract import Table
 from nightrec.failpoint import reach
 from nightrec.privacy.person import Person, may_hold_text
 from nightrec.store import _PROPERTIES, APPLICATION, _quoted, predicate
+from nightrec.tables import PUBLISHED_TOPK
 
 STAGE = "forget"
 _TYPES = {"bigint": "long", "int": "integer"}
@@ -86,6 +87,15 @@ def rewrite(path: Path, person: Person, partitions: Sequence[tuple[tuple[str, An
             commit_properties=_properties(target),
         )
         reach(f"forget.{path.name}.after_commit")
+
+
+def say_again(path: Path) -> None:
+    """Before the history goes: a commit without rows that says what the last publication said, where the latest commit
+    is none of `rewrite`, which says it already. Nothing where nothing was published."""
+    target = DeltaTable(str(path))
+    if _published(target) and not is_own_commit(path):
+        nothing = pa.Table.from_pylist([], schema=pa.schema(target.schema().to_arrow()))
+        write_deltalake(target, nothing, mode="append", commit_properties=_properties(target))
 
 
 def drop_history(path: Path) -> None:
@@ -160,7 +170,7 @@ def batches(file: Path) -> Iterator[pa.RecordBatch]:
 
 def says(file: Path, person: Person) -> bool:
     """Whether a file says the person: in its bytes, in what gzip holds, in the values of a Parquet file."""
-    if file.suffix == ".parquet" and any(_count(batch, person) for batch in batches(file)):
+    if file.suffix == ".parquet" and has_values_of(file, person):
         return True
     with file.open("rb") as stream:
         is_packed = stream.peek(2)[:2] == b"\x1f\x8b"
@@ -171,6 +181,11 @@ def says(file: Path, person: Person) -> bool:
     with suppress(gzip.BadGzipFile, EOFError, zlib.error), gzip.open(file) as inner:
         return person.said_by(inner)
     return False
+
+
+def has_values_of(file: Path, person: Person) -> bool:
+    """Whether values of a Parquet file, but those of items, are or say the person."""
+    return any(_count(batch, person) for batch in batches(file))
 
 
 def _count(batch: pa.RecordBatch, person: Person) -> int:
@@ -199,10 +214,23 @@ def _partition_values(target: DeltaTable) -> tuple[list[str], list[tuple[tuple[s
     )
 
 
+def _published(target: DeltaTable) -> dict[str, Any]:
+    """What the last publication said, when, and the last way back before it: who is served, and what was left behind,
+    is known by the log alone (past.undo), whatever commits followed."""
+    if Path(target.table_uri).name != PUBLISHED_TOPK.name:
+        return {}
+    commits = target.history()
+    said = [{"written": each["timestamp"], **json.loads(each.get("userMetadata") or "{}")} for each in commits]
+    last = next((each for each in said if "night" in each), {})
+    back = next((each.get("way_back", each) for each in said if {"instead_of", "way_back"} & set(each)), None)
+    return last if back is None or "instead_of" in last else {**last, "way_back": back}
+
+
 def _properties(target: DeltaTable) -> CommitProperties:
     # A commit of the store's own application: an attempt that began before is fenced.
     token = (target.transaction_version(APPLICATION) or 0) + 1
+    said = {**_published(target), "run_id": STAGE, "stage": STAGE}
     return CommitProperties(
-        custom_metadata={"userMetadata": json.dumps({"run_id": STAGE, "stage": STAGE})},
+        custom_metadata={"userMetadata": json.dumps(said, sort_keys=True)},
         app_transactions=[Transaction(APPLICATION, token)],
     )

@@ -42,7 +42,10 @@ def rekey(config: Config) -> str:
         if not pseudonyms.dates_of_other_keys(books, ids):
             published = Path(config.paths.warehouse) / PUBLISHED_TOPK.name
             if published in naming:
-                forget.require_exported(published, Path(config.paths.exports) / PUBLISHED_TOPK.name)
+                exports = Path(config.paths.exports) / PUBLISHED_TOPK.name
+                forget.require_exported(published, exports)
+                purge.say_again(published)
+                forget.hand_over(published, exports)
             for path in naming:
                 purge.drop_history(path)
             return f"every date is cleaned under this key; earlier versions of {len(naming)} tables are gone"

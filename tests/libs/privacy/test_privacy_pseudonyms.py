@@ -148,6 +148,43 @@ def test_a_line_without_a_readable_id_keeps_length_and_fingerprint_only(ids: Pse
     assert ids.line(line) == f"(not kept: {len(line.encode())} bytes, fingerprint {ids.fingerprint(line)})"
 
 
+@pytest.mark.parametrize(
+    ("user", "event_id"),
+    [("canary123", "evcanary123x9"), ("12345", "12345-1767225600"), ("canary-7f", "e1"), ("canary-7f", 12345678901),
+     ("canary-7f", 1.50), (77, "77")],
+)  # fmt: skip
+def test_a_rejected_line_has_the_event_id_of_clean_events(ids: Pseudonyms, user: Any, event_id: Any) -> None:
+    line = event(user_id=user, event_id=event_id, value="?")
+    found = json.loads(ids.line(line))
+    assert found == {**json.loads(line), "user_id": ids.of(str(user)), "event_id": ids.of_event(str(event_id))}
+    assert ids.line(ids.line(line)) == ids.line(line)
+    # Lists went out under the pseudonym, and what is logged about them comes back so.
+    assert json.loads(ids.line(event(user_id=ids.of(str(user)), event_id=event_id, value="?"))) == found
+
+
+def test_event_ids_that_hold_nothing_stay_and_nested_ones_are_not_kept(ids: Pseudonyms) -> None:
+    for event_id in (None, "", " ", True):
+        line = event(user_id="canary-7f", event_id=event_id)
+        assert json.loads(ids.line(line)) == {**json.loads(line), "user_id": ids.of("canary-7f")}
+    for user in ("canary-7f", ids.of("canary-7f")):
+        assert ids.line(event(user_id=user, event_id={"of": "xcanary-7f"})).startswith("(not kept:")
+
+
+def test_names_that_stand_there_twice_keep_no_id(ids: Pseudonyms) -> None:
+    """Cleaning takes the last; the first is a user's id too."""
+    own, other = ids.of("canary-7f"), ids.of("canary-8g")
+    said = '"text": "canary-7f and canary-8g", "event_id": "a", "event_id": "b"}'
+    both = f'{{"user_id": "canary-7f", "user_id": "canary-8g", {said}'
+    hidden = {"user_id": other, "text": f"{own} and {other}", "event_id": ids.of_event("b")}
+    assert json.loads(ids.line(both)) == hidden
+    assert json.loads(ids.line(both.replace('"canary-8g", ', f'"{other}", '))) == {
+        **hidden, "text": f"{own} and canary-8g"
+    }  # fmt: skip
+    short = ids.line(f'{{"user_id": 5, "user_id": "{other}", "item_id": "i"}}')
+    assert json.loads(short) == {"user_id": other, "item_id": "i"} and '"user_id": 5' not in short
+    assert ids.line(f'{{"user_id": null, "user_id": "{other}"}}').startswith("(not kept:")
+
+
 def test_a_short_id_leaves_numbers_alone(ids: Pseudonyms) -> None:
     line = '{"user_id": 4, "item_id": "4", "event_type": "x", "value": 4, "text": "4 of 4 stars", "user_id_2": "44"}'
     assert json.loads(ids.line(line)) == {**json.loads(line), "user_id": ids.of("4")}
