@@ -9,6 +9,7 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from nightrec.seen import hides
 from nightrec.serving import arrivals, continuity
 from nightrec.serving.topk import expected_other_lists, list_id
 from nightrec.serving.trailing import Past, Row
@@ -188,7 +189,7 @@ def activity(
         found = late.groupBy(*user).agg(news, tonight)
         return found.withColumns({"_seen": none, "_seen_available": none})
     available = F.broadcast(items.where("is_available").select("item_id", F.lit(True).alias("_available")))
-    seen = F.col("event_type") != "impression"
+    seen = hides(repeats_allowed=False)
     return (
         events.select("user_id", "item_id", "event_type", "ingest_date", "weight")
         .join(available, "item_id", "left")
