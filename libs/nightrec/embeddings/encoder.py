@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nightrec import gpu
 from nightrec.errors import NightrecError, UsageError
 from nightrec.weights import tensors_of
 
@@ -63,8 +64,10 @@ class Encoder:
         quiet.set_verbosity_error()
         quiet.disable_progress_bar()
         torch.set_num_threads(threads)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        half = self.device == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        # Unless Spark deals them out, processes spread over the GPUs of their host by chance.
+        own = gpu.own(os.getpid() % max(torch.cuda.device_count(), 1))
+        self.device = torch.device("cpu" if own is None else f"cuda:{own}")
+        half = own is not None or torch.cpu._is_avx512_bf16_supported()
         offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         self.tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
         model = AutoModel.from_pretrained(

@@ -2,8 +2,8 @@
 
 Every Horovod process runs `fitted`. They differ in nothing but which rows of a step they take: the order of the
 examples and the dropout mask of each follow from one seed, so 1 and 2 processes walk the same path.
-A host without a GPU averages gradients over gloo; one with CUDA trains on the GPU of its local rank, over NCCL where
-Horovod was built with HOROVOD_GPU_OPERATIONS=NCCL.
+They train on GPUs where each has one of its own, else on CPUs. Gradients are averaged over gloo; those of GPUs over
+NCCL, where Horovod was built with HOROVOD_GPU_OPERATIONS=NCCL.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nightrec import gpu
 from nightrec.config import Ranker
 from nightrec.failpoint import reach
 from nightrec.lifeline import progress
@@ -139,10 +140,15 @@ def _batches(
 
 
 def _device() -> torch.device:
-    """The GPU of this process among those of its host; without CUDA one core, for every core has its process."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(hvd.local_rank())
-        return torch.device("cuda", hvd.local_rank())
+    """The GPU of this process, where all have one that no other has; else one core, for every core has its process.
+
+    All processes take part and decide alike.
+    """
+    own = gpu.own(hvd.local_rank())
+    told = hvd.allgather_object(None if own is None else gpu.identity(own), name="gpus")
+    if own is not None and gpu.each_has_its_own(told):
+        torch.cuda.set_device(own)
+        return torch.device("cuda", own)
     torch.set_num_threads(1)
     return torch.device("cpu")
 
@@ -164,7 +170,7 @@ def evaluate(network: Head, lessons: Lessons) -> tuple[float, float]:
 def scored(network: Head, lessons: Lessons) -> npt.NDArray[np.float32]:
     """(N,) scores: every process scores its part, then all hold all."""
     network.eval()
-    device, own = _device(), own_rows(lessons.split)
+    device, own = next(network.parameters()).device, own_rows(lessons.split)
     blocks = [np.arange(start, min(start + _BLOCK, own.stop)) for start in range(own.start, own.stop, _BLOCK)]
     with torch.no_grad():
         scores = [_scored(network, lessons, rows, device) for rows in blocks] or [torch.empty(0)]

@@ -1,11 +1,14 @@
-"""Training on a GPU walks the same path as on a CPU: every head and every loss. Skipped where there is none.
+"""Training on a GPU walks the same path as on a CPU, and goes on from its checkpoint. Skipped where there is none.
 
 Needs no Spark: one Horovod process, as each of a cluster's is on its own GPU.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ import torch
 from nightrec.config import Ranker
 from nightrec.features import FEATURES
 from nightrec.ranker import fit
+from nightrec.ranker.checkpoint import Kept
 from nightrec.ranker.dataset import Split
 from nightrec.ranker.lessons import Lessons
 from nightrec.ranker.texts import Vectors
@@ -74,3 +78,48 @@ def test_a_gpu_learns_what_a_cpu_learns(head: dict[str, Any], loss: str, monkeyp
     np.testing.assert_allclose(on_gpu, on_cpu, atol=5e-3, rtol=1e-3)
     for ours, theirs in zip(curve, expected, strict=True):
         assert ours == pytest.approx(theirs, abs=2e-3)
+
+
+def test_a_training_that_ended_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept after each second step, ended in the third step of the second epoch; to the same weights."""
+    settings = Ranker(loss="listwise", batch=1024, hidden=(16, 8))
+    split, _ = planted()
+    lessons = Lessons.of(split, split, settings, None)
+    undisturbed, curve = fit.fitted(split, settings, None, 3, lessons)
+    kept, steps = Kept(tmp_path / "network.npz", "mark", 2), iter(range(10**6))
+
+    def dies(place: str) -> None:
+        if place == "ranker_model.step" and next(steps) == 8:
+            raise InterruptedError
+
+    monkeypatch.setattr(fit, "reach", dies)
+    with pytest.raises(InterruptedError):
+        fit.fitted(split, settings, None, 3, lessons, kept)
+    done = next(steps)
+    resumed, again = fit.fitted(split, settings, None, 3, lessons, kept)
+    taken = next(steps) - done - 1
+    assert next(resumed.parameters()).is_cuda
+    assert (done, taken) == (9, 10)  # six steps an epoch
+    for ours, theirs in zip(again, curve, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    np.testing.assert_allclose(fit.scored(resumed, lessons), fit.scored(undisturbed, lessons), atol=1e-5)
+
+
+def test_processes_without_a_gpu_each_train_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process more than this host has GPUs: NCCL refuses two on one, and there is none beyond the last."""
+    from horovod.runner import run
+
+    def trained() -> tuple[str, float]:
+        import horovod.torch as hvd
+
+        hvd.init()
+        split, _ = planted()
+        settings = Ranker(loss="binary", batch=512, hidden=(16, 8))
+        network, curve = fit.fitted(split, settings, None, 1, Lessons.of(split, split, settings, None))
+        return next(network.parameters()).device.type, curve[0]["valid_ndcg"]
+
+    processes = torch.cuda.device_count() + 1
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    found = run(trained, np=processes, use_gloo=True)
+    assert {device for device, _ in found} == {"cpu"}
+    assert len(set(found)) == 1 and len(found) == processes
