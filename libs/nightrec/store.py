@@ -136,11 +136,17 @@ def commits(warehouse: str, table: Table) -> list[dict[str, Any]]:
     return list(DeltaTable(location(warehouse, table)).history()) if exists(warehouse, table) else []
 
 
+# What deltalake says of a version whose log is gone: of all of it, of what it built on, of its own commit.
+_GONE = ("No files in log segment", "No table metadata or protocol found", "not the same as the specified end version")
+
+
 def _opens(warehouse: str, table: Table, version: int) -> bool:
-    """Whether the log still has a version."""
+    """Whether the log still has a version. Raises DeltaError where that cannot be told, as of a storage that fails."""
     try:
         DeltaTable(location(warehouse, table), version=version)
-    except DeltaError:
+    except DeltaError as error:
+        if not any(words in str(error) for words in _GONE):
+            raise
         return False
     return True
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from deltalake import DeltaTable, Schema
+from deltalake.exceptions import DeltaError
 from pyspark.sql import DataFrame, SparkSession
 
 from nightrec import store as store_module
@@ -229,6 +230,23 @@ def test_a_version_whose_log_is_gone_does_not_keep_others_from_being_vacuumed(fi
         lay_out(first.warehouse, f"{first.warehouse}/apart", TUESDAY, named(SHORTFALLS, 1), set(), None)
     assert first.vacuum(SHORTFALLS, [1, now - 1, now]) == 20
     assert is_whole(first.warehouse, SHORTFALLS, now - 1) and keys(first) == [(MONDAY, "21")]
+
+
+def test_a_version_that_cannot_be_read_for_now_loses_no_file(first: Store) -> None:
+    """A storage that fails is no log that is gone: nothing is removed, and the fault is told."""
+    for n in range(4):
+        first.put(SHORTFALLS, [short(MONDAY, f"u{n}")], {"run_date": MONDAY})
+    now = first.version(SHORTFALLS)
+    before = files_of(first, SHORTFALLS)
+    DeltaTable(location(first.warehouse, SHORTFALLS)).create_checkpoint()  # the latest version opens without the older
+    commit = Path(location(first.warehouse, SHORTFALLS), f"_delta_log/{now - 2:020d}.json")
+    whole = commit.read_bytes()
+    commit.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DeltaError):
+        first.vacuum(SHORTFALLS, [now - 2, now])
+    commit.write_bytes(whole)
+    assert files_of(first, SHORTFALLS) == before
+    assert first.vacuum(SHORTFALLS, [now - 2, now]) == 2
 
 
 def named(table: Table, version: int) -> dict[str, dict[str, Any]]:
