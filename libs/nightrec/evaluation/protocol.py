@@ -47,9 +47,12 @@ def cuts(config: Config, count: int, days: int, until: date = date.max) -> list[
     horizon = config.ranker.horizon_days or min(days, HORIZON)
     needed = _needed(config, count, days)
     if not arrived or arrived[-1] - timedelta(days=needed) < arrived[0]:
+        mend = "ask for fewer or shorter ones"
+        if len(arrived) == 1:
+            mend = "events that came at once are dealt out to their days by `nightrec init FILE --out FOLDER`"
         raise UsageError(
             f"{count} cuts of {days} days and a training of twice {horizon} days need {needed} days before the last; "
-            f"the {len(arrived)} dates of {config.paths.raw} do not reach so far back: ask for fewer or shorter ones"
+            f"the {len(arrived)} dates of {config.paths.raw} do not reach so far back: {mend}"
         )
     return [arrived[-1] - timedelta(days=days * n) for n in range(count, 0, -1)]
 

@@ -79,6 +79,8 @@ def test_no_log_is_long_enough_for_anything(tmp_path: Path) -> None:
         assert days == 1
         with pytest.raises(UsageError, match=f"twice 14 days need 31 days before the last; the {arrived} dates of "):
             protocol.cuts(config, 3, days, until)
+    with pytest.raises(UsageError, match=r"dealt out to their days by `nightrec init FILE --out FOLDER`$"):
+        protocol.cuts(config, 1, 1, FIRST)  # everything came on one date
 
 
 def test_a_cut_is_judged_with_what_the_log_had_decided_by_then(
