@@ -55,7 +55,7 @@ def test_the_commands_of_the_readme_do_what_they_say(tmp_path: Path) -> None:
         given = [str(toml) if word.endswith("nightrec.toml") else word for word in given]
         given = [shop.last.isoformat() if re.fullmatch(r"\d{4}-\d\d-\d\d", word) else word for word in given]
         ended = subprocess.run(
-            [BIN / "nightrec", *given], cwd=tmp_path, env=environment(), stdin=subprocess.DEVNULL,
+            [BIN / "nightrec", *given], cwd=tmp_path, env=environment(is_compiled=True), stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=1100, check=False,
         )  # fmt: skip
         assert ended.returncode == 0, f"{line}\n{ended.stdout[-3000:]}{ended.stderr[-3000:]}"
