@@ -70,9 +70,12 @@ def clean(
         filled = _filled(counts, dates)
         refuse_lost_columns(night, filled, books)
         rejected, kept = _rows(counts, "rejected"), _rows(counts, "accepted", "late")
-        refused = rejected_events(found.events)
-        refused = ids.in_rejected(refused) if ids else refused
-        night.replace(REJECTED_EVENTS, in_few_files(refused, rejected, len(dates)), where)
+        if rejected:
+            refused = rejected_events(found.events)
+            refused = ids.in_rejected(refused) if ids else refused
+            night.replace(REJECTED_EVENTS, in_few_files(refused, rejected, len(dates)), where)
+        else:
+            night.empty(REJECTED_EVENTS, where)
         if _rows(counts, "late") or night.store.rows(LATE_ARRIVALS, where):
             late = late_arrivals(found.events, min((*dates, *before)))
             night.replace(LATE_ARRIVALS, in_few_files(late, _rows(counts, "late"), len(dates)), where)

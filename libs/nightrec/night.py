@@ -189,6 +189,11 @@ class Night:
         self.book("written", commit.rows, table.name)
         return commit
 
+    def empty(self, table: Table, where: Where | None = None) -> None:
+        """As `replace` by no rows, without a Spark job."""
+        self.store.put(table, [], where or {"run_date": self.date})
+        self.book("written", 0, table.name)
+
     def book(self, fate: str, rows: int, reason: str = "", ingest_date: date | None = None) -> None:
         """Add rows of a fate to the books of the running stage; for clean_events under each ingest date."""
         key = (ingest_date or self.date, fate, reason)
