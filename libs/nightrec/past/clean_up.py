@@ -84,8 +84,9 @@ def clean_up(store: Store, config: Config, night: date, keep_nights: int | None 
     for table in TABLES:
         if exists(store.warehouse, table):
             now = version(store.warehouse, table)
-            first = min(each.version for each in kept) if table is PUBLISHED_TOPK else now
-            files += store.vacuum(table, sorted({*range(first, now + 1), *pinned.get(table.name, ())}))
+            # From what the oldest night of the window found served: building it again begins with that.
+            first = min(each.version for each in kept) - 1 if table is PUBLISHED_TOPK else now
+            files += store.vacuum(table, sorted({*range(max(first, 0), now + 1), *pinned.get(table.name, ())}))
     return CleanedUp(before, removed, files)
 
 

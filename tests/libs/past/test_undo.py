@@ -23,7 +23,7 @@ from nightrec.errors import UsageError
 from nightrec.past.clean_up import clean_up
 from nightrec.past.undo import is_quiet, kept, publications, roll_back, served
 from nightrec.serving.export import changes, everything, export, exported_version, nothing_new, prepared
-from nightrec.store import Store, arrow, location, partitions, version
+from nightrec.store import Store, arrow, is_whole, location, partitions, version
 from nightrec.tables import (
     ALS_ITEM_FACTORS,
     NIGHT_MODELS,
@@ -236,6 +236,19 @@ def test_nights_after_a_way_back_use_its_models_until_newer_ones_are_judged(shop
 
 def short(night: dt.date) -> dict[str, Any]:
     return {"run_date": night, "list_kind": "user", "list_key": "a", "wanted": 10, "found": 1, "cause": "all seen"}
+
+
+def test_clean_up_leaves_what_the_oldest_night_of_the_window_began_with(shop: Shop, config: Config) -> None:
+    """Building it again begins there; what lies before is gone."""
+    warehouse = shop.store.warehouse
+    one = config.model_copy(update={
+        "retention": Retention(nights=1), "lists": Lists(attribution_days=1),
+        "ranker": Ranker(horizon_days=1, past_cuts=1),
+    })  # fmt: skip
+    of = {each.night: each.version for each in kept(warehouse, 30)}
+    assert clean_up(shop.store, one, N4) is not None
+    assert is_whole(warehouse, PUBLISHED_TOPK, of[N4]) and is_whole(warehouse, PUBLISHED_TOPK, of[N4] - 1)
+    assert not is_whole(warehouse, PUBLISHED_TOPK, of[N1])
 
 
 def test_clean_up_leaves_what_the_window_needs(shop: Shop, config: Config, spark: SparkSession) -> None:
