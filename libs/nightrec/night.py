@@ -189,9 +189,9 @@ class Night:
         self.book("written", commit.rows, table.name)
         return commit
 
-    def empty(self, table: Table, where: Where | None = None) -> None:
+    def empty(self, table: Table, where: Where) -> None:
         """As `replace` by no rows, without a Spark job."""
-        self.store.put(table, [], where or {"run_date": self.date})
+        self.store.put(table, [], where)
         self.book("written", 0, table.name)
 
     def book(self, fate: str, rows: int, reason: str = "", ingest_date: date | None = None) -> None:

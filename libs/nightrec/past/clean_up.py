@@ -84,9 +84,10 @@ def clean_up(store: Store, config: Config, night: date, keep_nights: int | None 
     for table in TABLES:
         if exists(store.warehouse, table):
             now = version(store.warehouse, table)
-            # From what the oldest night of the window found served: building it again begins with that.
+            # From what the oldest night of the window found served: building it again begins with that. Nothing was
+            # published by a table's first commit, version 0, which creates it.
             first = min(each.version for each in kept) - 1 if table is PUBLISHED_TOPK else now
-            files += store.vacuum(table, sorted({*range(max(first, 0), now + 1), *pinned.get(table.name, ())}))
+            files += store.vacuum(table, sorted({*range(first, now + 1), *pinned.get(table.name, ())}))
     return CleanedUp(before, removed, files)
 
 
