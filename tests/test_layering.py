@@ -19,7 +19,7 @@ STAGE_PACKAGES = ("events", "profiles", "als", "embeddings", "ranker", "serving"
 GROUND = {
     "tables", "contract", "errors", "config", "features", "raw_files", "launch", "stopwatch", "metrics", "weekdays",
     "failpoint", "raw_columns", "lifeline", "checkpoint_files", "weights", "printable",
-    "seen", "gpu",
+    "seen", "gpu", "scratch",
 }  # fmt: skip
 # The report reads finished tables for people, and prints what the stages and settings are.
 BEYOND = {"report": {"store", "settings", "pipeline"}}

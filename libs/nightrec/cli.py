@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 
 from nightrec import config as configuration
-from nightrec import quality, quarantine
+from nightrec import quality, quarantine, scratch
 from nightrec.errors import NightrecError, storage_failed
 from nightrec.options import DATE, ConfigOption, JsonOption, answer, tell
 from nightrec.past import commands as nights
@@ -59,6 +59,7 @@ def main() -> None:
     with suppress(OSError):  # whoever read it has gone
         sys.stdout.flush()
         sys.stderr.flush()
+    scratch.clear()
     # Not by the interpreter's own end: a thread that a read by Arrow has left aborted it (exit code 134), in one of ten
     # nights that had nothing left to do.
     os._exit(code)

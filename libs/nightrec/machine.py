@@ -196,11 +196,12 @@ def folder(name: str, path: str, mend: str, needed_gb: float) -> Check:
 
 
 def scratch(local_dir: str | None) -> list[Check]:
-    """Every folder Spark spills to. SPARK_LOCAL_DIRS beats the setting spark.local.dir, which beats /tmp."""
+    """Every folder Spark spills to. SPARK_LOCAL_DIRS beats the setting spark.local.dir, and both beat TMPDIR."""
     asked = os.environ.get("SPARK_LOCAL_DIRS")
     source = "SPARK_LOCAL_DIRS" if asked else "spark.local.dir"
     mend = f"set {source} to a folder you may write, with room"
-    return [folder("scratch", path.strip(), mend, needed_gb=2) for path in (asked or local_dir or "/tmp").split(",")]
+    paths = asked or local_dir or tempfile.gettempdir()
+    return [folder("scratch", path.strip(), mend, needed_gb=2) for path in paths.split(",")]
 
 
 def memory(driver_memory: str) -> Check:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from nightrec import scratch
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from nightrec.config import Spark
 
+# The longest address of a socket file that Linux takes, and what Spark makes of its folder.
+_LONGEST, _SOCKET = 107, "/.01234567-89ab-cdef-0123-456789abcdef.sock"
+_SOCKETS = "spark.python.unix.domain.socket.dir"
 _WORKERS = "spark.python.daemon.module"
 
 # Spark generates methods beyond the 8,000 bytes that the JVM compiles at all: cleaning took a third longer.
@@ -52,6 +60,7 @@ def session(settings: Spark, name: str, *, warm: bool = False) -> SparkSession:
     jar folder (`make install`) or are named to spark-submit by `--packages`. `warm` is for sessions that run a whole
     night: see `nightrec.workers`.
     """
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
     if warm:
@@ -60,13 +69,18 @@ def session(settings: Spark, name: str, *, warm: bool = False) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     submitted = _submitted()
     master = submitted.get("spark.master", settings.master)
+    options = _options(settings, master)
+    starts = SparkContext._active_spark_context is None
+    if starts and "spark.local.dir" not in submitted:
+        options = _aside(options, settings, master, is_submitted=bool(submitted))
     builder = SparkSession.builder.appName(name)
-    for key, value in _options(settings, master).items():
+    for key, value in options.items():
         if key not in submitted:
             builder = builder.config(key, value)
     if not submitted:
         builder = builder.master(master)
-    running = builder.getOrCreate()
+    with _temporary_files() if starts and not submitted else nullcontext():
+        running = builder.getOrCreate()
     running.sparkContext.setLogLevel("FATAL")
     return running
 
@@ -108,7 +122,7 @@ def _options(settings: Spark, master: str) -> dict[str, str]:
         "spark.python.unix.domain.socket.enabled": "true",
         # Not below the JVM's temporary folder: a file's path of over 107 bytes is no address, and YARN's containers
         # have longer ones. Only its owner can connect.
-        "spark.python.unix.domain.socket.dir": "/tmp",
+        _SOCKETS: "/tmp",
         _WORKERS: "nightrec.daemon",
         "spark.ui.enabled": str(settings.ui).lower(),
         "spark.ui.showConsoleProgress": "false",
@@ -129,6 +143,47 @@ def _options(settings: Spark, master: str) -> dict[str, str]:
             "spark.sql.sources.parallelPartitionDiscovery.threshold": "10000",
         }
     return options | settings.options
+
+
+@cache
+def _folder(root: str | None = None) -> Path:
+    """This process's own folder in `root`, else among the temporary files."""
+    return scratch.lasting(root)
+
+
+def _aside(options: dict[str, str], settings: Spark, master: str, is_submitted: bool) -> dict[str, str]:
+    """The options with which the driver's JVM, on one machine its Python workers too, write aside only in folders of
+    this process: of one that is killed the next one removes them. Left to itself Spark forgets gigabytes in /tmp.
+
+    Raises OSError where there is no room for them.
+    """
+    own, driver = _folder(), "spark.driver.extraJavaOptions"
+    asked = os.environ.get("SPARK_LOCAL_DIRS") or options.get("spark.local.dir")
+    spill = ",".join(str(_folder(root.strip())) for root in asked.split(",")) if asked else str(own)
+    if is_submitted:  # the JVM is there: it has its environment, and is told the rest
+        from pyspark import SparkContext
+
+        SparkContext._jvm.java.lang.System.setProperty("java.io.tmpdir", str(own))  # type: ignore[union-attr]
+    elif "SPARK_LOCAL_DIRS" in os.environ:
+        os.environ["SPARK_LOCAL_DIRS"] = spill
+    options = options | {driver: f'"-Djava.io.tmpdir={own}" {options.get(driver, "")}'}
+    if not master.startswith("k8s"):  # there it names a volume of the executors; elsewhere they have their own
+        options["spark.local.dir"] = spill
+    if master.startswith("local"):
+        is_short = len(os.fsencode(f"{own}{_SOCKET}")) <= _LONGEST
+        workers = {_SOCKETS: str(own if is_short else _folder("/tmp")), "spark.executorEnv.TMPDIR": str(own)}
+        options |= {name: value for name, value in workers.items() if name not in settings.options}
+    return options
+
+
+@contextmanager
+def _temporary_files() -> Iterator[None]:
+    """While a JVM is started PySpark's own temporary files lie in this process's folder too."""
+    before, tempfile.tempdir = tempfile.tempdir, str(_folder())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def wake_workers(spark: SparkSession) -> None:

@@ -24,15 +24,6 @@ subprocess.Popen([sys.executable, "-m", "nightrec.workers", "pyspark.worker"], s
 time.sleep(60)
 """
 
-FAR = """
-import sys
-from nightrec.config import Spark
-from nightrec.session import session
-options = {"spark.driver.extraJavaOptions": f"-Djava.io.tmpdir={sys.argv[1]}"}
-spark = session(Spark(options=options), "far")
-print(spark.range(8).mapInArrow(lambda batches: batches, "id long").count())
-"""
-
 
 @pytest.fixture
 def socket_dir() -> Iterator[str]:
@@ -64,13 +55,6 @@ def test_no_row_goes_through_a_port(spark: Any) -> None:
 
     seen = spark.range(1).mapInArrow(look, "kinds array<string>").first()
     assert seen.kinds and set(seen.kinds) == {"AF_UNIX"}, seen
-
-
-def test_a_jvm_whose_temporary_folder_has_a_long_path_has_workers_too(tmp_path: Path) -> None:
-    (far := tmp_path / "container" / ("of-an-application-" * 6)).mkdir(parents=True)
-    command = [sys.executable, "-c", FAR, str(far)]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert ended.stdout == "8\n", ended.stderr[-2000:]
 
 
 def test_a_worker_that_is_not_needed_ends_without_a_word(socket_dir: str) -> None:

@@ -102,13 +102,16 @@ def parent(pid: int) -> int:
 
 class Run:
     """One `nightrec run`, from a stage `since` on or from where the night stands: all its processes carry a mark, and a
-    log has the places that they pass."""
+    log has the places that they pass. Their temporary files lie in a folder of the machine's, or in `temporary`."""
 
-    def __init__(self, deployment: Path, night: str, mark: str, log: Path, since: str = "") -> None:
+    def __init__(
+        self, deployment: Path, night: str, mark: str, log: Path, since: str = "", temporary: str = ""
+    ) -> None:
         self.mark, self.log, self.started = mark, log, time.monotonic()
         log.write_text("")
         self._said = log.with_suffix(".said")
         more = environment(NIGHTREC_FAILPOINT_LOG=str(log), **{processes.MARK: mark})
+        more |= {"TMPDIR": temporary} if temporary else {}
         command = [str(BIN / "nightrec"), "run", "--config", str(deployment / "nightrec.toml"), "--date", night]
         command += ["--from", since] if since else []
         with self._said.open("wb") as out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,10 @@ def played(base: Base, folder: Path, draw: random.Random, plan: Sequence[Sequenc
         }
         lines = "".join(f'"{name}" = "{value}"\n' for name, value in options.items())
         toml.write_text(toml.read_text().replace("local[2]", master) + "[spark.options]\n" + lines)
-    with Witness(published, folder / "seen.jsonl") as witness:
+    with (
+        Witness(published, folder / "seen.jsonl") as witness,
+        tempfile.TemporaryDirectory(dir="/tmp", prefix="kills-") as temporary,
+    ):
         for night, targets in enumerate(plan):
             # Places of a run that nobody disturbs, and how many of them are behind; where the next run begins.
             whole, done, since, is_trained = len(base.places[night]), 0, "", False
@@ -53,7 +57,7 @@ def played(base: Base, folder: Path, draw: random.Random, plan: Sequence[Sequenc
                 target = "worker" if wanted == "rank" and is_trained else wanted
                 number = len(kills)
                 for attempt in range(ATTEMPTS):
-                    run = Run(shop, base.nights[night], mark, folder / f"run-{number}-{attempt}", since)
+                    run = Run(shop, base.nights[night], mark, folder / f"run-{number}-{attempt}", since, temporary)
                     found = kill(run, number, target, draw, 2 * max(whole - done - LAST_STAGES, 0) // (left + 1))
                     if found.code:
                         done, since = done + behind(run.places()), ""
@@ -64,11 +68,12 @@ def played(base: Base, folder: Path, draw: random.Random, plan: Sequence[Sequenc
                         break
                 kills.append(found)
                 complaints += found.complaints
-            last = Run(shop, base.nights[night], mark, folder / f"last-{night}")
+            last = Run(shop, base.nights[night], mark, folder / f"last-{night}", temporary=temporary)
             if code := last.end():
                 complaints.append(f"the run after the kills ended with {code}: {last.said()[-1000:]}")
             complaints += [f"after its end: {one}" for one in processes.alive(last.mark)]
             complaints += _of_tables(base, shop, night, str(published))
+            complaints += [f"left over: {file}" for file in sorted(Path(temporary).rglob("*"))]
         seen, looks = witness.seen(), witness.looks()
     complaints += checker.unlawful(seen, base.lawful)
     return Round(tuple(kills), tuple(seen), looks, tuple(complaints))

@@ -103,14 +103,18 @@ def serve(memory: str) -> None:
     from pyspark import SparkConf, SparkContext
     from pyspark.java_gateway import launch_gateway
 
+    from nightrec import scratch
+
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever a library prints is no answer
+    # Not a driver's: it may be killed, and the JVM lives on.
+    aside = scratch.lasting()
     conf = SparkConf(loadDefaults=False)
     for key, value in {
         "spark.master": "local[2]", "spark.driver.memory": memory, "spark.python.daemon.module": "nightrec.workers",
         "spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.showConsoleProgress": "false",
-        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC",
+        "spark.driver.extraJavaOptions": f"-XX:+UseSerialGC -Djava.io.tmpdir={aside}", "spark.local.dir": str(aside),
     }.items():  # fmt: skip
         conf.set(key, value)
     gateway = launch_gateway(conf)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nightrec import scratch
 from nightrec.config import Ranker
 from nightrec.failpoint import reach
 from nightrec.features import FEATURES
@@ -28,7 +29,6 @@ from nightrec.ranker.fit import NDCG_AT, best_epoch, fitted, ndcg, own_rows, sco
 from nightrec.ranker.kinds import Kind, learned
 from nightrec.ranker.lessons import Lessons
 from nightrec.ranker.model import dumped
-from nightrec.ranker.scratch import scratch
 from nightrec.ranker.steps import has_comparison
 from nightrec.ranker.teams import grown
 from nightrec.ranker.texts import Texts, Vectors
@@ -177,7 +177,7 @@ def splits(read: Read, of_texts: Texts | None = None) -> tuple[Examples, Vectors
     is free when the last of them ends. What writing raises is raised where it was called; Horovod tells the others that
     their partner has gone.
     """
-    with scratch() if hvd.local_rank() == 0 else nullcontext() as folder:
+    with scratch.folder() if hvd.local_rank() == 0 else nullcontext() as folder:
         if folder:
             keys = write(read(), folder)
             reach("ranker_model.in_examples")

@@ -7,14 +7,10 @@ file instead, and lists meet them block by block.
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +19,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from nightrec import scratch
 from nightrec.config import RECENT_DAYS, Candidates
 from nightrec.serving import attributes, neighbour_users, new_items, nominate, similar
 from nightrec.serving.catalogue import Catalogue
@@ -261,8 +258,7 @@ def within(items: Catalogue, limit: int, spark: SparkSession) -> Catalogue:
     """
     if items.worker_bytes <= limit:
         return items
-    folder = Path(tempfile.mkdtemp(prefix="nightrec-vectors-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = scratch.lasting()
     # Spark knows files by their names alone: that of the folder makes them this night's.
 
     def laid(vectors: Vectors, kind: str) -> Vectors:
