@@ -180,8 +180,8 @@ def moved(night: Night, first: date, last: date) -> dict[str, int]:
 
 
 def alike(night: Night) -> dict[str, int]:
-    """Whether texts say anything of what users take up; nothing without a catalogue."""
-    if night.asked.candidates.texts is not None:
+    """Whether texts say anything of what users take up, and of how many items; nothing without a catalogue."""
+    if None not in (night.asked.candidates.texts, night.asked.ranker.attention):
         return {}
     snapshot = raw.items(night.spark, night.config.paths.raw, night.date)
     if snapshot is None:
@@ -191,7 +191,7 @@ def alike(night: Night) -> dict[str, int]:
     taken = evidence.taken_up(night.events())
     at = pc.index_in(taken["item_id"], value_set=items["item_id"].combine_chunks()).fill_null(-1).to_numpy()
     pairs, times = evidence.likeness(taken, at, words(items["item_id"], items["text"]))
-    return {adaptive.PAIRS: pairs, adaptive.LIKENESS: round(100 * times)}
+    return {adaptive.PAIRS: pairs, adaptive.LIKENESS: round(100 * times), adaptive.ITEMS: items.num_rows}
 
 
 def plan(

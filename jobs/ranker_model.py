@@ -46,7 +46,8 @@ def run(night: Night) -> None:
     """
     key: dict[str, Any] = {"as_of_date": night.date}
     found = positives(night.read(RANKER_EXAMPLES, key))
-    settings = {**night.config.ranker.model_dump(), "encoder": night.config.encoder.id}
+    ranker = night.config.ranker
+    settings = {**ranker.model_dump(), "attention": ranker.attention or 0, "encoder": night.config.encoder.id}
     read = (RANKER_EXAMPLES, *(OF_TEXTS if night.config.ranker.reads_vectors else ()))
     row: dict[str, Any] = {
         **key, "model_id": ranker_model_id(night.date, night.config), "features": list(FEATURES),
@@ -100,7 +101,7 @@ def texts(night: Night) -> Texts:
         partial(dataset, night.store.warehouse, table, where)
         for table, where in zip(OF_TEXTS, (nights, nights, encoder, {**nights, **encoder}), strict=True)
     )
-    return Texts(items, users, of_items, of_users, night.config.ranker.attention)
+    return Texts(items, users, of_items, of_users, night.config.ranker.attention or 0)
 
 
 if __name__ == "__main__":

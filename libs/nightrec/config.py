@@ -330,8 +330,10 @@ class Ranker(_Section):
         description="of the network. deep: over all features; the others over the text vectors u, i of user and item "
         "alone. bilinear: (W u).i + b; cosine: with a learned weight per dimension; product: a network over u times i",
     )
-    attention: Count = Field(
-        0, description="latest items of the user, by their text vectors, that the deep network looks at; 0: none"
+    attention: Count | None = Field(
+        None,
+        description="latest items of the user, by their text vectors, that the deep network looks at; 0: none; not "
+        "set, the log decides: 10 where texts tell what users take up, for up to 100,000 items",
     )
     cosine_penalty: float = Field(
         1e-3, ge=0, description="of the cosine's weights, times the sum of their squared logarithms"
@@ -386,7 +388,7 @@ class Ranker(_Section):
     @property
     def reads_vectors(self) -> bool:
         """Whether features are not enough for the network."""
-        return self.head != "deep" or self.attention > 0
+        return self.head != "deep" or bool(self.attention)
 
     @model_validator(mode="after")
     def _has_what_it_blends(self) -> Ranker:

@@ -315,7 +315,7 @@ def test_what_the_log_shows_is_looked_at_again_when_it_has_doubled(
     # Who has set everything is not asked.
     closed = config.model_copy(update={
         "candidates": config.candidates.model_copy(update={"repeats_allowed": False, "texts": True}),
-        "ranker": config.ranker.model_copy(update={"horizon_days": 5}),
+        "ranker": config.ranker.model_copy(update={"horizon_days": 5, "attention": 0}),
         "profiles": config.profiles.model_copy(update={"recent_days": 5}),
     })
     assert not adaptive.is_open(closed) and clean(spark, closed, store, days[5]).said == ()

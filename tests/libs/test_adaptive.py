@@ -13,7 +13,7 @@ import pytest
 from scipy import sparse
 
 from nightrec import adaptive
-from nightrec.adaptive import FORETOLD, LATER, LIKENESS, LOG_DAYS, PAIRS, REPEATED, RETURNED, SHOWN
+from nightrec.adaptive import FORETOLD, ITEMS, LATER, LIKENESS, LOG_DAYS, PAIRS, REPEATED, RETURNED, SHOWN
 from nightrec.config import Candidates, Config, Events, Profiles, Ranker
 from nightrec.events import evidence
 from nightrec.tables import CLEAN_EVENTS
@@ -181,6 +181,32 @@ def test_texts_nominate_where_they_say_something(pairs: int, percent: int, texts
     assert found.texts is texts
     assert (found.resolved.text, found.resolved.keywords) == ((0, 0) if texts is False else (30, 30))
     assert Candidates(texts=False, text=40).resolved.text == 0 and Candidates(texts=True, text=40).resolved.text == 40
+
+
+@pytest.mark.parametrize(
+    ("asked", "percent", "items", "latest", "why"),
+    [
+        (Config(), 120, 100_000, 10, "texts tell what a user takes up next, and vectors of 100,000 items are few"),
+        (Config(), 120, 100_001, 0, "texts tell what a user takes up next, and vectors of 100,001 items are many"),
+        (Config(), 119, 9, 0, "texts do not tell what a user takes up next."),
+        (Config(candidates=Candidates(texts=True)), 120, 9, 10, "texts tell"),
+        (Config(candidates=Candidates(texts=False)), 120, 9, 0, "texts are switched off"),
+        (Config(ranker=Ranker(loss="squared")), 120, 9, 0, "it learns ratings"),
+    ],
+)
+def test_the_network_looks_at_latest_items_where_texts_tell(
+    asked: Config, percent: int, items: int, latest: int, why: str
+) -> None:
+    rows = books(**{PAIRS: 200, LIKENESS: percent, ITEMS: items})
+    found = adaptive.adapted(asked, rows)
+    assert found.ranker.attention == latest and found.ranker.reads_vectors is bool(latest)
+    told = adaptive.told(adaptive.shown(rows), asked)[-1]
+    assert f"ranker.attention, so the log decides: {latest}, as {why}" in told
+    # Decided again by a log that has grown; not where somebody has set it, nor by books of before it was looked at.
+    assert adaptive.adapted(found, books(**{PAIRS: 200, LIKENESS: 99, ITEMS: items}), asked).ranker.attention == 0
+    set_ = asked.model_copy(update={"ranker": asked.ranker.model_copy(update={"attention": 3})})
+    assert adaptive.adapted(set_, rows).ranker.attention == 3
+    assert adaptive.adapted(asked, books(**{PAIRS: 200, LIKENESS: percent})).ranker.attention is None
 
 
 def test_what_ratings_are_taken_for_is_told() -> None:

@@ -23,6 +23,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import arrow_udf
 
 from nightrec import runner
+from nightrec.adaptive import LATEST
 from nightrec.config import Config, Ranker
 from nightrec.errors import UsageError
 from nightrec.evaluation import judge, lists, protocol
@@ -47,7 +48,8 @@ KINDS = ("sources", "features", "heads", "blends", "nights")
 WHOLE = "everything"
 WITHOUT_TEXTS = "without any texts"
 MOST_NIGHTS = 4
-ATTENTIVE = {"head": "deep", "attention": 10}
+# Where the log decides, one of them is the system as it is.
+ATTENTION = {"the deep head with attention": LATEST, "the deep head without attention": 0}
 # What new items are reached by without anybody's having acted on them.
 TEXTS = ("text", "keywords", "new_items")
 
@@ -105,9 +107,10 @@ def variants(config: Config) -> list[Variant]:
             if head != ranker.head
         ),
         *(
-            Variant("heads", f"the deep head with attention{', alone' if blend else ''}", ATTENTIVE | blend)
+            Variant("heads", f"{name}{', alone' if blend else ''}", {"head": "deep", "attention": latest} | blend)
+            for name, latest in ATTENTION.items()
             for blend in ({}, {"blend": "network"})[: 2 if ranker.trees else 1]
-            if ranker.attention == 0
+            if latest != ranker.attention
         ),
         *(
             Variant("blends", name, {"blend": blend})

@@ -77,7 +77,7 @@ def test_every_default_of_the_reference_is_the_default() -> None:
     given = {(section, name) for section, entries in values.items() for name in entries}
     assert fields - given == {
         ("profiles", "segment_attribute"), ("candidates", "repeats_allowed"), ("candidates", "texts"),
-        ("profiles", "recent_days"), ("ranker", "horizon_days"),
+        ("profiles", "recent_days"), ("ranker", "horizon_days"), ("ranker", "attention"),
     }
 
 
