@@ -29,9 +29,9 @@ ENOUGH_USERS = 200
 ALIKE = 1.2
 # Pairs of items below which nothing is said of texts.
 ENOUGH_PAIRS = 200
-# The latest items of a user that a network looks at where texts say something: a shop's new items gained 3 % by it at
-# the cut of 2011-11-25, a magazine that is all new items 4 %. Beyond so many items their vectors, which every worker
-# then holds, take more than 150 MB.
+# The latest items of a user that a network looks at where texts say something and lists hold what is new to the user: a
+# shop's new items gained 3 % by it at the cut of 2011-11-25, a magazine 4 %; the same shop with repeats gained nothing.
+# Beyond so many items their vectors, which every worker then holds, take more than 150 MB.
 LATEST, MOST_ITEMS = 10, 100_000
 # By how much another window of popularity must foretell more than the usual one.
 BETTER = 1.02
@@ -88,7 +88,7 @@ def decisions(counts: Mapping[str, int], config: Config) -> list[Decision]:
     if counts.get(LATER):
         share, beyond = counts[REPEATED] / counts[LATER], f"beyond {REPEATS_SHARE:.0%}"
         found.append(Decision(
-            "candidates", "repeats_allowed", counts[REPEATED] > REPEATS_SHARE * counts[LATER],
+            "candidates", "repeats_allowed", _come_back(counts),
             f"{share:.0%} of the events in its later half are of an item that the user had acted on on an earlier day "
             f"({beyond}, lists may hold such items)",
         ))  # fmt: skip
@@ -108,6 +108,11 @@ def decisions(counts: Mapping[str, int], config: Config) -> list[Decision]:
     return found
 
 
+def _come_back(counts: Mapping[str, int]) -> bool:
+    """Whether people come back to items."""
+    return counts[REPEATED] > REPEATS_SHARE * counts[LATER]
+
+
 def _horizon(counts: Mapping[str, int], past_cuts: int) -> Decision:
     """Two weeks; fewer days where the log is short, more where few users come back within them."""
     days = counts[LOG_DAYS]
@@ -124,16 +129,20 @@ def _horizon(counts: Mapping[str, int], past_cuts: int) -> Decision:
 
 
 def _attention(counts: Mapping[str, int], config: Config) -> Decision:
-    """The latest items, where texts say something, are wanted, and fit; a network of ratings reads features alone, by
-    which `nightrec evaluate` tells how true they are."""
-    items, is_telling = counts[ITEMS], counts[LIKENESS] >= 100 * ALIKE
-    value = LATEST if is_telling and items <= MOST_ITEMS else 0
-    why = f"texts {'tell' if is_telling else 'do not tell'} what a user takes up next"
-    if is_telling:
-        why += f", and vectors of {items:,} items are {'few' if value else 'many'} (up to {MOST_ITEMS:,})"
-    if config.candidates.texts is False or config.ranker.loss == "squared":
-        value, why = 0, "texts are switched off" if config.candidates.texts is False else "it learns ratings"
-    return Decision("ranker", "attention", value, why)
+    """The latest items, where nothing is against it; a network of ratings reads features alone, by which `nightrec
+    evaluate` tells how true they are."""
+    allowed = config.candidates.repeats_allowed
+    if allowed is None and counts.get(LATER):
+        allowed = _come_back(counts)
+    against = {
+        "texts are switched off": config.candidates.texts is False,
+        "it learns ratings": config.ranker.loss == "squared",
+        "texts do not tell what a user takes up next": counts[LIKENESS] < 100 * ALIKE,
+        "lists may hold what a user has acted on": allowed,
+        f"vectors of {counts[ITEMS]:,} items are many (beyond {MOST_ITEMS:,})": counts[ITEMS] > MOST_ITEMS,
+    }
+    why = next((reason for reason, holds in against.items() if holds), "texts tell what a user takes up next")
+    return Decision("ranker", "attention", 0 if any(against.values()) else LATEST, why)
 
 
 def _recent(counts: Mapping[str, int]) -> Decision:

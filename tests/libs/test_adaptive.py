@@ -186,8 +186,10 @@ def test_texts_nominate_where_they_say_something(pairs: int, percent: int, texts
 @pytest.mark.parametrize(
     ("asked", "percent", "items", "latest", "why"),
     [
-        (Config(), 120, 100_000, 10, "texts tell what a user takes up next, and vectors of 100,000 items are few"),
-        (Config(), 120, 100_001, 0, "texts tell what a user takes up next, and vectors of 100,001 items are many"),
+        (Config(), 120, 100_000, 10, "texts tell what a user takes up next."),
+        (Config(), 120, 100_001, 0, "vectors of 100,001 items are many (beyond 100,000)."),
+        (Config(candidates=Candidates(repeats_allowed=True)), 120, 9, 0, "lists may hold what a user has acted on."),
+        (Config(candidates=Candidates(repeats_allowed=False)), 120, 9, 10, "texts tell"),
         (Config(), 119, 9, 0, "texts do not tell what a user takes up next."),
         (Config(candidates=Candidates(texts=True)), 120, 9, 10, "texts tell"),
         (Config(candidates=Candidates(texts=False)), 120, 9, 0, "texts are switched off"),
@@ -202,6 +204,10 @@ def test_the_network_looks_at_latest_items_where_texts_tell(
     assert found.ranker.attention == latest and found.ranker.reads_vectors is bool(latest)
     told = adaptive.told(adaptive.shown(rows), asked)[-1]
     assert f"ranker.attention, so the log decides: {latest}, as {why}" in told
+    # Once the log shows that people come back to items, there is nothing to be gained.
+    more = {LATER: 100, REPEATED: 31}
+    come_back = adaptive.adapted(asked, [*rows, *books(**more)]).ranker.attention
+    assert come_back == (latest if asked.candidates.repeats_allowed is False else 0)
     # Decided again by a log that has grown; not where somebody has set it, nor by books of before it was looked at.
     assert adaptive.adapted(found, books(**{PAIRS: 200, LIKENESS: 99, ITEMS: items}), asked).ranker.attention == 0
     set_ = asked.model_copy(update={"ranker": asked.ranker.model_copy(update={"attention": 3})})
