@@ -116,6 +116,7 @@ def test_what_is_left_out_is_missed_and_an_ablation_goes_on_where_it_was(
         for one in wanted:
             ran.append(one)
             with Night(spark, config, one, warm=True) as night:
+                night.decide()
                 yield night, set(night.training_cuts())
 
     monkeypatch.setattr(protocol, "nights", nights)

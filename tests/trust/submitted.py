@@ -35,6 +35,8 @@ class Submitted:
         log.write_text("")
         words = ["jobs/candidates.py", "--config", str(deployment / "nightrec.toml"), "--date", night]
         more = environment(NIGHTREC_FAILPOINT_LOG=str(log), **{processes.MARK: mark})
+        # spark-submit makes a folder before there is a driver: killed, it leaves that.
+        more["SPARK_SUBMIT_OPTS"] += f' "-Djava.io.tmpdir={log.parent}"'
         with log.with_suffix(".said").open("wb") as out:
             self.process = subprocess.Popen(
                 [str(BIN / "spark-submit"), "--master", "local[2]", "--conf", "spark.driver.memory=1g", *words],
