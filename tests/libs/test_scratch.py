@@ -36,6 +36,8 @@ print(folder.exists())
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    # The test run's own session has a folder too, and goes on.
+    monkeypatch.setattr(scratch, "_lasting", {})
     return tmp_path
 
 
