@@ -155,7 +155,7 @@ def decide(night: Night, books: Sequence[Mapping[str, Any]]) -> None:
         shown |= {adaptive.LOG_DAYS: length, **moved(night, *days), **alike(night)}
     for name, count in shown.items():
         night.book(adaptive.SHOWN, count, name)
-    for sentence in adaptive.told(shown, night.asked):
+    for sentence in adaptive.told(shown, night.asked, before):
         night.tell(sentence)
 
 

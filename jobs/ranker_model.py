@@ -48,7 +48,7 @@ def run(night: Night) -> None:
     found = positives(night.read(RANKER_EXAMPLES, key))
     ranker = night.config.ranker
     settings = {**ranker.model_dump(), "attention": ranker.attention or 0, "encoder": night.config.encoder.id}
-    read = (RANKER_EXAMPLES, *(OF_TEXTS if night.config.ranker.reads_vectors else ()))
+    read = (RANKER_EXAMPLES, *(OF_TEXTS if ranker.reads_vectors else ()))
     row: dict[str, Any] = {
         **key, "model_id": ranker_model_id(night.date, night.config), "features": list(FEATURES),
         "settings": {name: str(value) for name, value in settings.items()},

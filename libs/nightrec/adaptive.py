@@ -157,13 +157,14 @@ def _recent(counts: Mapping[str, int]) -> Decision:
     return Decision("profiles", "recent_days", value, why)
 
 
-def told(counts: Mapping[str, int], config: Config) -> list[str]:
-    """What the log, which shows these counts, has just decided of a config's open settings, and why, a sentence each;
-    and what its ratings are taken for."""
+def told(counts: Mapping[str, int], config: Config, before: Mapping[str, int] | None = None) -> list[str]:
+    """What the log, which shows these counts and has shown those of `before`, has just decided of a config's open
+    settings, and why, a sentence each; and what its ratings are taken for."""
+    known = decisions(before or {}, config)
     found = [
         f"Nothing sets {one.section}.{one.key}, so the log decides: {str(one.value).lower()}, as {one.why}."
-        for one in decisions(counts, config)
-        if getattr(getattr(config, one.section), one.key) is None
+        for one in decisions({**(before or {}), **counts}, config)
+        if getattr(getattr(config, one.section), one.key) is None and one not in known
     ]
     if counts.get(RATED):
         least = config.events.min_positive_rating

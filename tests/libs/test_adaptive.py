@@ -208,6 +208,10 @@ def test_the_network_looks_at_latest_items_where_texts_tell(
     more = {LATER: 100, REPEATED: 31}
     come_back = adaptive.adapted(asked, [*rows, *books(**more)]).ranker.attention
     assert come_back == (latest if asked.candidates.repeats_allowed is False else 0)
+    # What is told of a log that has grown rests on all that it has shown, and says nothing twice.
+    grown = adaptive.told({LIKENESS: percent, PAIRS: 300, ITEMS: items}, asked, more)
+    assert not any("repeats_allowed" in sentence for sentence in grown)
+    assert f"ranker.attention, so the log decides: {come_back}, as " in grown[-1]
     # Decided again by a log that has grown; not where somebody has set it, nor by books of before it was looked at.
     assert adaptive.adapted(found, books(**{PAIRS: 200, LIKENESS: 99, ITEMS: items}), asked).ranker.attention == 0
     set_ = asked.model_copy(update={"ranker": asked.ranker.model_copy(update={"attention": 3})})
