@@ -10,6 +10,7 @@ import pytest
 from contract_rows import NIGHT, filled
 from processes import clear_sockets
 from pyspark.sql import DataFrame, SparkSession
+from spark_commands import INTERPRETED
 
 from nightrec.config import Config, Paths, Spark
 from nightrec.contract import Table
@@ -47,6 +48,16 @@ def spark() -> Iterator[SparkSession]:
     running = session(Spark(master="local[2]", partitions=2, driver_memory="3g"), "tests", warm=True)
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def interpreted(spark: SparkSession) -> Iterator[None]:
+    """Expressions interpreted, for whole nights of a few hundred rows: they are over before generated code pays."""
+    for name, value in INTERPRETED.items():
+        spark.conf.set(name, value)
+    yield
+    for name in INTERPRETED:
+        spark.conf.unset(name)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ _SHORT = f"-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m {mapped_classe
 
 # A night of a dozen users is over before generated code pays: interpreted it took 116 core seconds instead of 153. What
 # expressions say is tested on generated code, in the session of the test run and by spark-submit.
-_INTERPRETED = "-Dspark.sql.codegen.wholeStage=false -Dspark.sql.codegen.factoryMode=NO_CODEGEN"
+INTERPRETED = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 
 # Settings of another Spark, another Airflow or another nightrec must not leak into what a test starts.
 _FOREIGN = ("SPARK", "PYSPARK", "AIRFLOW", "NIGHTREC")
@@ -39,7 +39,7 @@ def environment(*, is_compiled: bool = False, **more: str) -> dict[str, str]:
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    options = _SHORT if is_compiled else f"{_SHORT} {_INTERPRETED}"
+    options = " ".join([_SHORT, *([] if is_compiled else (f"-D{name}={value}" for name, value in INTERPRETED.items()))])
     return kept | {"PATH": path, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SUBMIT_OPTS": options} | more
 
 

@@ -27,6 +27,8 @@ from nightrec.pipeline import stage
 from nightrec.store import arrow
 from nightrec.tables import ITEM_PROFILES, PUBLISHED_TOPK, RANKER_MODELS, USER_PROFILES
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 FIRST, DAYS, K = date(2026, 1, 30), 30, 10
 LAST = FIRST + timedelta(days=DAYS - 1)
 LOCAL = Spark(master="local[2]", partitions=2)

@@ -27,6 +27,8 @@ from nightrec.night import Night
 from nightrec.store import arrow, version
 from nightrec.tables import CANDIDATES, RANKED_TOPK
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 
 @dataclass(frozen=True)
 class Evaluated:

@@ -28,6 +28,8 @@ from nightrec.pipeline import NIGHT
 from nightrec.store import arrow, rows
 from nightrec.tables import NIGHT_MODELS, PUBLISHED_TOPK, RANKED_TOPK
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 
 @dataclass
 class Shop:

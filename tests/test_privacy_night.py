@@ -43,6 +43,8 @@ from nightrec.tables import (
     USER_PROFILES,
 )
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 # A user with events and lists, one whose lines are all rejected, one who only sends broken lines.
 CANARY, REJECTED, BROKEN = "canary-7e3f", "canary-rejected-19", "canary-broken-55"
 CANARIES = (CANARY, REJECTED, BROKEN)

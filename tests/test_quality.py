@@ -22,6 +22,8 @@ from nightrec.night import Books
 from nightrec.store import arrow
 from nightrec.tables import CANDIDATES, RUNS
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 SMALL = '[ranker]\nhorizon_days = 7\nhidden = [8]\nepochs = 2\nbatch = 256\npast_cuts = 1\ntrees = 0\n'
 
 

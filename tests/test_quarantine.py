@@ -22,6 +22,8 @@ from nightrec.report import books
 from nightrec.store import Store, arrow
 from nightrec.tables import CLEAN_EVENTS, LATE_ARRIVALS, LEDGER
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 FIRST, SECOND, THIRD = DAYS = [dt.date(2026, 3, day) for day in (8, 9, 10)]
 Lines = dict[dt.date, list[str]]
 

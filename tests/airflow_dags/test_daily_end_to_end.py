@@ -24,6 +24,8 @@ from nightrec.night import Night
 from nightrec.pipeline import NIGHT, stage
 from nightrec.tables import LEDGER, PUBLISHED_TOPK
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 CANARY, KEY = "canary-of-airflow-7e3f", "airflow5ecretkey" * 3
 
 

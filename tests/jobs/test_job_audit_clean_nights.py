@@ -13,6 +13,8 @@ from nightrec.night import Night
 from nightrec.store import arrow
 from nightrec.tables import AUDIT_RESULTS
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 WEEK = (1, 1, 1, 1, 1, 0.5, 0.5)
 # Days with the users of each, the last is the night's: as in a demonstration of a few people.
 FEW = [2, 0, 1, 3, 0, 0, 1, 2, 1, 0, 4, 1, 0, 2, 0, 1, 1, 0, 5, 0, 2, 1, 0, 0, 3, 1, 0, 1]

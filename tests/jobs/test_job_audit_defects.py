@@ -31,6 +31,8 @@ from nightrec.tables import (
     USER_PROFILES,
 )
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 K = 5
 # So many that half of a day's lines are no chance.
 USERS, ITEMS = 1000, 40

@@ -19,6 +19,8 @@ from nightrec.past.digest import digest
 from nightrec.store import Store, arrow
 from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 NIGHTS = [dt.date(2026, 3, 1) + dt.timedelta(days=n) for n in range(14)]
 FATES = ("read", "accepted", "late", "duplicate", "rejected")
 

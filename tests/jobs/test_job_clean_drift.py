@@ -23,6 +23,8 @@ from nightrec.night import Books, Night
 from nightrec.store import Store, arrow
 from nightrec.tables import CLEAN_EVENTS, LEDGER, REJECTED_EVENTS
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 DAYS = [dt.date(2026, 3, day) for day in (7, 8, 9)]
 TONIGHT = dt.date(2026, 3, 10)
 LINES = 24
