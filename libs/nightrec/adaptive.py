@@ -31,8 +31,8 @@ ALIKE = 1.2
 ENOUGH_PAIRS = 200
 # The latest items of a user that a network looks at where texts say something and lists hold what is new to the user: a
 # shop's new items gained 3 % by it at the cut of 2011-11-25, a magazine 4 %; the same shop with repeats gained nothing.
-# Beyond so many items their vectors, which every worker then holds, take more than 150 MB.
-LATEST, MOST_ITEMS = 10, 100_000
+# Beyond so many items what it reads of them, which every worker then holds, takes more than 130 MB.
+LATEST, MOST_ITEMS = 10, 1_000_000
 # By how much another window of popularity must foretell more than the usual one.
 BETTER = 1.02
 

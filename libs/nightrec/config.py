@@ -334,7 +334,7 @@ class Ranker(_Section):
         None,
         description="latest items of the user, by their text vectors, that the deep network looks at; 0: none; not "
         "set, the log decides: 10 where texts tell what users take up and lists hold what is new to them, of up to "
-        "100,000 items",
+        "a million items",
     )
     cosine_penalty: float = Field(
         1e-3, ge=0, description="of the cosine's weights, times the sum of their squared logarithms"

@@ -186,8 +186,8 @@ def test_texts_nominate_where_they_say_something(pairs: int, percent: int, texts
 @pytest.mark.parametrize(
     ("asked", "percent", "items", "latest", "why"),
     [
-        (Config(), 120, 100_000, 10, "texts tell what a user takes up next."),
-        (Config(), 120, 100_001, 0, "vectors of 100,001 items are many (beyond 100,000)."),
+        (Config(), 120, 1_000_000, 10, "texts tell what a user takes up next."),
+        (Config(), 120, 1_000_001, 0, "vectors of 1,000,001 items are many (beyond 1,000,000)."),
         (Config(candidates=Candidates(repeats_allowed=True)), 120, 9, 0, "lists may hold what a user has acted on."),
         (Config(candidates=Candidates(repeats_allowed=False)), 120, 9, 10, "texts tell"),
         (Config(), 119, 9, 0, "texts do not tell what a user takes up next."),

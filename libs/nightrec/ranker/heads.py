@@ -7,6 +7,7 @@ in every night, factors only in their own.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,6 +146,15 @@ class Attentive(Network):
         self.feature_count, self.vector_width = len(mean), width
         # Of unit vectors come inputs of size 1.
         self.attention = nn.Parameter(torch.randn(ATTENTION, width))
+
+    def by_keys(self, before: int, after: int) -> Attentive:
+        """The head that gives the same scores where vectors hold V times what they hold here, and `before` and `after`
+        it other numbers: A numbers of each item instead of D."""
+        head = copy.deepcopy(self)
+        width = before + ATTENTION + after
+        head.attention = nn.Parameter(torch.eye(ATTENTION, width).roll(before, 1).to(self.attention))
+        head.vector_width = width
+        return head
 
     def inputs(self, given: Given) -> Tensor:
         """(B, F + A)."""

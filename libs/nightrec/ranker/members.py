@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from nightrec.errors import NightrecError
 from nightrec.features import FEATURES
 from nightrec.ranker import kernel, model, trees
 from nightrec.ranker.blend import NETWORK, Blend
-from nightrec.ranker.heads import Given, Head
+from nightrec.ranker.heads import ATTENTION, Attentive, Given, Head
 from nightrec.ranker.kinds import Kind, worth
 
 # What the names of tensors begin with; those of a network, with the name of the member.
@@ -53,6 +53,21 @@ class Members:
     def vector_width(self) -> int:
         """D of the text vectors that its networks read, 0 where they read none."""
         return max(0 if isinstance(one, kernel.Compiled) else one.vector_width for one in self.networks.values())
+
+    def by_keys(self) -> tuple[Doubles | None, Members]:
+        """(W, D) that turns a text vector into the W numbers that attentions read of it, and the ranker that reads
+        those and gives the same scores; None and this one where a head reads whole vectors, or none reads any."""
+        readers = {name: one for name, one in self.networks.items() if not isinstance(one, kernel.Compiled)}
+        heads = {name: one for name, one in readers.items() if isinstance(one, Attentive)}
+        if not heads or len(heads) < len(readers):
+            return None, self
+        keys = np.concatenate([head.attention.detach().numpy() for head in heads.values()])
+        starts = range(0, len(keys), ATTENTION)
+        short = {
+            name: head.by_keys(start, len(keys) - start - ATTENTION)
+            for start, (name, head) in zip(starts, heads.items(), strict=True)
+        }
+        return keys, replace(self, networks={**self.networks, **short})
 
     def scores(
         self, features: npt.NDArray[np.float32], vectors: Given | None, values: Mapping[str, float]

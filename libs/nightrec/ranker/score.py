@@ -25,7 +25,7 @@ from nightrec.ranker.texts import latest
 from nightrec.stopwatch import Clock
 
 # Rankers this process has loaded, by the fingerprint of their weights: a Spark worker serves many tasks.
-_LOADED: dict[str, Members] = {}
+_LOADED: dict[str, tuple[npt.NDArray[np.float64] | None, Members]] = {}
 
 # Rows that a head scores at once: 4,096 times 384 doubles are 13 MB, of users and of items each.
 _ROWS = 4_096
@@ -63,7 +63,7 @@ def scored(
             f"the ranker {weights} was trained on other features than this version computes ({differ}); train it again"
         )
     blob = model.read(Path(weights), sha256)
-    members = unpacked(blob)
+    _, members = _loaded(blob, sha256)
     if (width := members.feature_count) not in (0, len(FEATURES)):
         expected = f"expected {len(FEATURES)} features, found {width}"
         raise NightrecError(f"the ranker's weights {weights}: {expected}; train it again")
@@ -94,7 +94,8 @@ def with_score(
     def scores(batch: pa.Array) -> pa.Array:
         given = batch.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
         with clock("scoring"):
-            return pa.array(_members(sent.value, sha256).scores(given.reshape(len(batch), len(FEATURES)), None, values))
+            _, members = _loaded(sent.value, sha256)
+            return pa.array(members.scores(given.reshape(len(batch), len(FEATURES)), None, values))
 
     # Only the features travel to Python and only the scores back; the other columns stay where they are.
     score = arrow_udf(scores, "double")  # type: ignore[call-overload]  # pyspark's stubs want a deprecated argument
@@ -108,10 +109,12 @@ def with_score_by_list(
     """`candidates` with `score` by a ranker whose head reads vectors too.
 
     A list becomes one row beside its user's vector and `recent` latest items, which would else be repeated with each of
-    its candidates. The items' vectors, 1.5 KB each at 384 dimensions, are collected and sent once to every worker.
+    its candidates. What is read of the items' vectors is collected and sent once to every worker: 64 bytes an item and
+    network of an attention, else whole vectors, 1.5 KB each at 384 dimensions.
     """
-    of_items = texts.items.toArrow().combine_chunks()
-    vectors = np.zeros((of_items.num_rows + 1, unpacked(weights).vector_width), np.float32)
+    keys, members = _loaded(weights, sha256)
+    of_items = (texts.items if keys is None else with_keys(texts.items, keys)).toArrow().combine_chunks()
+    vectors = np.zeros((of_items.num_rows + 1, members.vector_width), np.float32)
     vectors[:-1] = of_items["vector"].combine_chunks().flatten().to_numpy().reshape(of_items.num_rows, -1)
     ids = of_items["item_id"].combine_chunks().cast(pa.string())
     sent = candidates.sparkSession.sparkContext.broadcast((weights, ids, vectors))
@@ -120,11 +123,13 @@ def with_score_by_list(
         blob, known, rows = sent.value
         places = latest(latest_items, known, max(recent, 1))
         with clock("scoring"):
-            return by_list(_members(blob, sha256), values, known, rows, items, features, users, places)
+            return by_list(_loaded(blob, sha256)[1], values, known, rows, items, features, users, places)
 
     score = arrow_udf(scores, "array<double>")  # type: ignore[call-overload]  # as above
     others = [name for name in candidates.columns if name not in _LIST]
-    users = texts.users.select("user_id", "vector", "recent_items")
+    # An attention reads nothing of the user but the latest items.
+    own = F.col("vector") if keys is None else F.lit(None).cast("array<float>")
+    users = texts.users.select("user_id", own.alias("vector"), "recent_items")
     lists = (
         candidates.groupBy(*_LIST)
         .agg(F.collect_list(F.struct(*others)).alias("_rows"))
@@ -133,6 +138,19 @@ def with_score_by_list(
     found = lists.withColumn("_scores", score("_rows.item_id", "_rows.features", "vector", "recent_items"))
     rows = found.select(*_LIST, F.inline(F.arrays_zip(F.col("_rows").alias("row"), F.col("_scores").alias("score"))))
     return rows.select(*_LIST, "row.*", "score").select(*candidates.columns, "score")
+
+
+def with_keys(items: DataFrame, keys: npt.NDArray[np.float64]) -> DataFrame:
+    """`items` with `keys` (W, D) times their `vector` in its place."""
+
+    def short(batch: pa.Array) -> pa.Array:
+        vectors = batch.flatten().to_numpy().astype(np.float64).reshape(len(batch), -1)
+        # Not by a matrix product: its last bits depend on how many rows come at once.
+        found = np.einsum("nd,wd->nw", vectors, keys).astype(np.float32)
+        return pa.FixedSizeListArray.from_arrays(pa.array(found.reshape(-1)), len(keys)).cast(pa.list_(pa.float32()))
+
+    project = arrow_udf(short, "array<float>")  # type: ignore[call-overload]  # as above
+    return items.withColumn("vector", project("vector"))
 
 
 def by_list(
@@ -162,9 +180,9 @@ def by_list(
     return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), pa.array(np.concatenate(found)))
 
 
-def _members(weights: bytes, sha256: str) -> Members:
-    """The ranker of these weights, unpacked once per process."""
+def _loaded(weights: bytes, sha256: str) -> tuple[npt.NDArray[np.float64] | None, Members]:
+    """The ranker of these weights (see Members.by_keys), unpacked once per process."""
     if sha256 not in _LOADED:
         _LOADED.clear()
-        _LOADED[sha256] = unpacked(weights)
+        _LOADED[sha256] = unpacked(weights).by_keys()
     return _LOADED[sha256]

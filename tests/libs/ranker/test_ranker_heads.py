@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,33 @@ def test_attention_mixes_the_recent_items_that_are_like_the_candidate() -> None:
     perceptron = heads.Network(head.mean, head.std, ZERO, (3,))
     perceptron.load_state_dict({name: value for name, value in head.state_dict().items() if name != "attention"})
     torch.testing.assert_close(head.scores(GIVEN), perceptron(inputs))
+
+
+def test_attentions_read_keys_as_they_read_vectors() -> None:
+    """Of two attentions' keys side by side each finds its own; a ranker of another head reads whole vectors."""
+    torch.manual_seed(3)
+    width, recent = 40, torch.randn(2, 4, 40)
+    recent[1, 2:] = 0
+    lists = torch.tensor([0, 0, 0, 1, 1, 1])
+    features, items, recent = (given.double() for given in (torch.randn(6, 3), torch.randn(6, width), recent))
+    names = ("network_binary", "network_listwise")
+    made = {name: Attentive(torch.zeros(3), torch.ones(3), ZERO, (5,), width).eval() for name in names}
+    blend = Blend(dict.fromkeys(names, 0.5), 1.0, 0.0)
+
+    def ranker(networks: Mapping[str, heads.Head]) -> members.Members:
+        blobs = {name: model.dumped(network) for name, network in networks.items()}
+        return members.unpacked(members.packed(blobs, {}, blend, {}))
+
+    whole = ranker(made)
+    keys, short = whole.by_keys()
+    assert keys is not None and keys.shape == (2 * ATTENTION, width) == (short.vector_width, whole.vector_width)
+    expected = whole.probabilities(features.float().numpy(), Given(features, items, lists, None, recent))
+    of_items, of_recent = (vectors @ torch.from_numpy(keys).T for vectors in (items, recent))
+    found = short.probabilities(features.float().numpy(), Given(features, of_items, lists, None, of_recent))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+    assert len(set(found.round(6))) == 6 and short.by_keys()[0] is not None
+    product = ranker({name: Product(width, ZERO, (2,)) for name in names})
+    assert product.by_keys() == (None, product)
 
 
 SETTINGS = {
