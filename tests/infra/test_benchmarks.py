@@ -29,7 +29,7 @@ LONG = ("cleaning", "cluster", "growth", "nights")
 def test_a_benchmark_runs_on_tiny_data(name: str) -> None:
     told = subprocess.run(
         [sys.executable, str(BENCHMARKS / "bench.py"), "--smoke", "--only", name],
-        capture_output=True, text=True, timeout=1100, check=False, env=environment(is_compiled=True, CI="true"),
+        capture_output=True, text=True, timeout=1100, check=False, env=environment(CI="true"),
     )  # fmt: skip
     assert told.returncode == 0, told.stdout[-3000:] + told.stderr[-3000:]
     goals = [line for line in told.stdout.splitlines() if line.startswith("goal ")]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import horovod.torch as hvd
@@ -26,7 +27,7 @@ from nightrec.lifeline import progress
 from nightrec.ranker import losses
 from nightrec.ranker.checkpoint import NOWHERE, Kept
 from nightrec.ranker.dataset import Split
-from nightrec.ranker.heads import Head, made
+from nightrec.ranker.heads import Attentive, Head, made
 from nightrec.ranker.lessons import Batch, Lessons
 from nightrec.ranker.model import DropoutMasks, flattened
 from nightrec.ranker.standing import Standing
@@ -170,6 +171,10 @@ def evaluate(network: Head, lessons: Lessons) -> tuple[float, float]:
 def scored(network: Head, lessons: Lessons) -> npt.NDArray[np.float32]:
     """(N,) scores: every process scores its part, then all hold all."""
     network.eval()
+    if isinstance(network, Attentive) and lessons.vectors is not None:
+        # Once per text, not with each example.
+        lessons = replace(lessons, vectors=lessons.vectors.keys(network.attention.detach()))
+        network = network.by_keys(0, 0)
     device, own = next(network.parameters()).device, own_rows(lessons.split)
     blocks = [np.arange(start, min(start + _BLOCK, own.stop)) for start in range(own.start, own.stop, _BLOCK)]
     with torch.no_grad():

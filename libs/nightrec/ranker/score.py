@@ -115,13 +115,13 @@ def with_score_by_list(
     keys, members = _loaded(weights, sha256)
     of_items = (texts.items if keys is None else with_keys(texts.items, keys)).toArrow().combine_chunks()
     vectors = np.zeros((of_items.num_rows + 1, members.vector_width), np.float32)
-    vectors[:-1] = of_items["vector"].combine_chunks().flatten().to_numpy().reshape(of_items.num_rows, -1)
+    vectors[1:] = of_items["vector"].combine_chunks().flatten().to_numpy().reshape(of_items.num_rows, -1)
     ids = of_items["item_id"].combine_chunks().cast(pa.string())
     sent = candidates.sparkSession.sparkContext.broadcast((weights, ids, vectors))
 
     def scores(items: pa.Array, features: pa.Array, users: pa.Array, latest_items: pa.Array) -> pa.Array:
         blob, known, rows = sent.value
-        places = latest(latest_items, known, max(recent, 1))
+        places = latest(latest_items, known, max(recent, 1)) + 1
         with clock("scoring"):
             return by_list(_loaded(blob, sha256)[1], values, known, rows, items, features, users, places)
 
@@ -158,23 +158,22 @@ def by_list(
     items: pa.ListArray, features: pa.ListArray, users: pa.ListArray, recent: npt.NDArray[np.int64],
 ) -> pa.ListArray:
     """Per list (L) the score of each of its candidates, from their `items` (ids) and `features` (F floats each),
-    the user's vector, null where there is none, and the places (L, R) of `recent` items. `vectors` (M + 1, D) are those
-    of the items `known`, and a last row of zeros, which place -1 says."""
+    the user's vector, null where there is none, and the rows (L, R) of `recent` items. `vectors` (M + 1, D) are a row
+    of zeros, for none, and those of the items `known`."""
     bounds = np.concatenate([[0], np.cumsum(items.value_lengths().to_numpy())])
     width = vectors.shape[1]
     own = np.zeros((len(items), width), np.float64)
     own[users.is_valid().to_numpy(zero_copy_only=False)] = users.drop_null().flatten().to_numpy().reshape(-1, width)
     given = features.flatten().flatten().to_numpy().astype(np.float32, copy=False).reshape(-1, len(FEATURES))
-    rows = pc.index_in(items.flatten(), value_set=known).fill_null(-1).to_numpy()
+    rows = pc.index_in(items.flatten(), value_set=known).fill_null(-1).to_numpy() + 1
     found, first = [np.empty(0)], 0
     while first < len(items):
         # Whole lists, one at least.
         last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + _ROWS, side="right")) - 1)
         block = slice(bounds[first], bounds[last])
         lists = np.repeat(np.arange(last - first), np.diff(bounds[first : last + 1]))
-        parts = (given[block], vectors[rows[block]], own[first:last], vectors[recent[first:last]])
-        inputs, of_items, of_users, of_recent = (torch.from_numpy(part.astype(np.float64)) for part in parts)
-        read = Given(inputs, of_items, torch.from_numpy(lists), of_users, of_recent)
+        inputs, of_users = (torch.from_numpy(part.astype(np.float64)) for part in (given[block], own[first:last]))
+        read = Given.of(inputs, vectors, rows[block], lists, of_users, recent[first:last])
         found.append(members.scores(given[block], read, values))
         first = last
     return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), pa.array(np.concatenate(found)))

@@ -6,7 +6,7 @@ that read vectors: 4 D bytes per list and per text, 4 R per list, and 4 per exam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from nightrec.errors import BadInput
 from nightrec.ranker.dataset import Keys, Read, Split
 from nightrec.ranker.heads import Given
 
 Ints = npt.NDArray[np.int32]
+# Texts that pass through an attention at once.
+_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,17 @@ class Vectors:
         """D."""
         return int(self.texts.shape[1])
 
+    def keys(self, attention: Tensor) -> Vectors:
+        """With what an `attention` (A, D) makes of each text in place of its vector."""
+        blocks = (self.texts[start : start + _ROWS] for start in range(0, len(self.texts), _ROWS))
+        found = [(torch.from_numpy(block.copy()).to(attention) @ attention.T).cpu().numpy() for block in blocks]
+        return replace(self, texts=np.concatenate(found))
+
     def given(self, split: Split, rows: npt.NDArray[np.int64]) -> Given:
         """What a head reads of some rows of a split."""
         numbers, lists = np.unique(split.lists[rows], return_inverse=True)
-        items, recent = self.texts[self.items[rows + split.first]], self.texts[self.recent[numbers]]
-        return Given(*map(torch.from_numpy, (split.features[rows], items, lists, self.users[numbers], recent)))
+        features, users = torch.from_numpy(split.features[rows]), torch.from_numpy(self.users[numbers])
+        return Given.of(features, self.texts, self.items[rows + split.first], lists, users, self.recent[numbers])
 
 
 _NAMES = ("texts", "items", "users", "recent")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
@@ -31,10 +32,11 @@ from nightrec.tables import CANDIDATES
 # Two lists: the first user likes (1, 0), the second is nobody; of either a candidate (0.6, 0.8) and one without vector.
 GIVEN = Given(
     features=torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [4.0, 5.0]]),
-    items=torch.tensor([[0.6, 0.8], [0.0, 0.0], [0.6, 0.8], [0.0, 0.0]]),
+    texts=torch.tensor([[0.0, 0.0], [0.6, 0.8], [1.0, 0.0], [0.0, 1.0]]),
+    items=torch.tensor([1, 0, 1, 0]),
     lists=torch.tensor([0, 0, 1, 1]),
     users=torch.tensor([[1.0, 0.0], [0.0, 0.0]]),
-    recent=torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]),
+    recent=torch.tensor([[2, 3, 0], [0, 0, 0]]),
 )
 ZERO = torch.tensor(0.0)
 
@@ -93,10 +95,14 @@ def test_attention_mixes_the_recent_items_that_are_like_the_candidate() -> None:
 def test_attentions_read_keys_as_they_read_vectors() -> None:
     """Of two attentions' keys side by side each finds its own; a ranker of another head reads whole vectors."""
     torch.manual_seed(3)
-    width, recent = 40, torch.randn(2, 4, 40)
-    recent[1, 2:] = 0
-    lists = torch.tensor([0, 0, 0, 1, 1, 1])
-    features, items, recent = (given.double() for given in (torch.randn(6, 3), torch.randn(6, width), recent))
+    width, features, vectors = 40, torch.randn(6, 3), torch.randn(9, 40).numpy()
+    vectors[0] = 0
+    rows = np.array([1, 2, 3, 0, 5, 1]), np.array([0, 0, 0, 1, 1, 1]), np.array([[6, 7, 8, 1], [4, 6, 0, 0]])
+
+    def read(table: npt.NDArray[np.float32]) -> Given:
+        items, lists, recent = rows
+        return Given.of(features.double(), table, items, lists, torch.zeros(2, table.shape[1]), recent)
+
     names = ("network_binary", "network_listwise")
     made = {name: Attentive(torch.zeros(3), torch.ones(3), ZERO, (5,), width).eval() for name in names}
     blend = Blend(dict.fromkeys(names, 0.5), 1.0, 0.0)
@@ -108,10 +114,9 @@ def test_attentions_read_keys_as_they_read_vectors() -> None:
     whole = ranker(made)
     keys, short = whole.by_keys()
     assert keys is not None and keys.shape == (2 * ATTENTION, width) == (short.vector_width, whole.vector_width)
-    expected = whole.probabilities(features.float().numpy(), Given(features, items, lists, None, recent))
-    of_items, of_recent = (vectors @ torch.from_numpy(keys).T for vectors in (items, recent))
-    found = short.probabilities(features.float().numpy(), Given(features, of_items, lists, None, of_recent))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+    expected = whole.probabilities(features.numpy(), read(vectors))
+    found = short.probabilities(features.numpy(), read((vectors @ keys.T).astype(np.float32)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
     assert len(set(found.round(6))) == 6 and short.by_keys()[0] is not None
     product = ranker({name: Product(width, ZERO, (2,)) for name in names})
     assert product.by_keys() == (None, product)
@@ -209,13 +214,16 @@ def test_vectors_are_those_of_the_cut(tmp_path: Path) -> None:
     keys = dataset.write(pads.dataset(str(tmp_path / "examples.parquet")), tmp_path)
     texts.write(asked, keys, tmp_path)
     vectors, examples = texts.mapped(tmp_path), dataset.mapped(tmp_path)
+    some = vectors.keys(torch.eye(WIDTH)[:3])
+    np.testing.assert_array_equal(some.texts, vectors.texts[:, :3])
+    assert some.items is vectors.items and some.recent is vectors.recent
     nearest = np.argsort(-(USERS @ ITEMS.T), 1)[:, 0]
     for cut, split in ((0, examples.before(1)), (1, examples.of(1))):
         rows = np.array([0, 29, 1 + 30 * 7, 19 * 30 + 5])  # items 0, 29 of user 0; item 1 of user 7; item 5 of user 19
         given = vectors.given(split, rows)
-        assert given.items is not None and given.users is not None and given.recent is not None
+        assert given.texts is not None and given.items is not None and given.recent is not None
         text = [ITEMS[(0, 1)[cut]], np.zeros(WIDTH), ITEMS[1], ITEMS[5]]
-        np.testing.assert_array_equal(given.items, text)
+        np.testing.assert_array_equal(given.pairs[1], text)
         np.testing.assert_array_equal(given.features, split.features[rows])
         sign = 1 - 2 * cut  # the users' vectors of the second cut are turned around
         expected = [sign * USERS[0], sign * USERS[0], sign * USERS[7], np.zeros(WIDTH)]
@@ -223,7 +231,8 @@ def test_vectors_are_those_of_the_cut(tmp_path: Path) -> None:
         held = ITEMS[nearest[[0, 7, 19]]]
         held[nearest[[0, 7, 19]] == 29] = 0
         assert (nearest[[0, 7, 19]] != 0).all()
-        np.testing.assert_array_equal(given.recent, np.stack([np.zeros((3, WIDTH)), held], 1))
+        np.testing.assert_array_equal(given.texts[given.recent], np.stack([np.zeros((3, WIDTH)), held], 1))
+        assert len(given.texts) == len(given.texts.unique(dim=0)) and not given.texts[0].any()
     empty = pa.schema({"text_hash": pa.string(), "vector": pa.list_(pa.float32())}).empty_table()
     nothing = partial(pads.dataset, empty)
     with pytest.raises(BadInput, match=r"no vector, and ranker.head reads vectors; run item_embeddings first"):
@@ -269,14 +278,13 @@ def test_a_head_is_trained_by_two_processes_and_scores_candidates(
     assert frame.columns == [*(column for column in CANDIDATES.names if column != "features"), "score"]
     found = {row["als_rank"] - 1: row["score"] for row in frame.select("als_rank", "score").collect()}
     head = model.loaded(two.networks["network_binary"]).double()
-    known = np.vstack([ITEMS[:29], np.zeros((1, WIDTH))])
-    vectors = torch.from_numpy(known[[item for _, item in listed]]).double()
-    mine = np.zeros((2, WIDTH)), np.zeros((2, 2, WIDTH))
-    mine[0][0], mine[1][0, 1] = USERS[3], known[nearest[0]]
+    mine = np.zeros((2, WIDTH))
+    mine[0] = USERS[3]
     given = Given(
-        torch.from_numpy(values).double(), vectors, torch.tensor([int(user != "u03") for user, _ in listed]),
-        *map(torch.from_numpy, mine),
-    )
+        torch.from_numpy(values).double(), torch.from_numpy(np.vstack([np.zeros(WIDTH), ITEMS[:29]])).double(),
+        torch.tensor([(item + 1) % 30 for _, item in listed]), torch.tensor([int(user != "u03") for user, _ in listed]),
+        torch.from_numpy(mine), torch.tensor([[0, nearest[0] + 1], [0, 0]]),
+    )  # fmt: skip
     with torch.no_grad():
         expected = torch.sigmoid(2 * head.scores(given) - 1)
     assert found == pytest.approx(dict(enumerate(expected.tolist())), abs=1e-6)
