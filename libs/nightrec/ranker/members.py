@@ -50,16 +50,21 @@ class Members:
         )
 
     @property
+    def readers(self) -> dict[str, Head]:
+        """The networks that read text vectors, of those that are asked: the blend may have left them out."""
+        asked = ((name, one) for name, one in self.networks.items() if name in self.blend.weight)
+        return {name: one for name, one in asked if not isinstance(one, kernel.Compiled)}
+
+    @property
     def vector_width(self) -> int:
-        """D of the text vectors that its networks read, 0 where they read none."""
-        return max(0 if isinstance(one, kernel.Compiled) else one.vector_width for one in self.networks.values())
+        """D of the text vectors that it reads, 0 where it reads none."""
+        return max((head.vector_width for head in self.readers.values()), default=0)
 
     def by_keys(self) -> tuple[Doubles | None, Members]:
         """(W, D) that turns a text vector into the W numbers that attentions read of it, and the ranker that reads
         those and gives the same scores; None and this one where a head reads whole vectors, or none reads any."""
-        readers = {name: one for name, one in self.networks.items() if not isinstance(one, kernel.Compiled)}
-        heads = {name: one for name, one in readers.items() if isinstance(one, Attentive)}
-        if not heads or len(heads) < len(readers):
+        heads = {name: head for name, head in self.readers.items() if isinstance(head, Attentive)}
+        if not heads or len(heads) < len(self.readers):
             return None, self
         keys = np.concatenate([head.attention.detach().numpy() for head in heads.values()])
         starts = range(0, len(keys), ATTENTION)

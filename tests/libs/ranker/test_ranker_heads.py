@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,11 @@ def test_attentions_read_keys_as_they_read_vectors() -> None:
     assert len(set(found.round(6))) == 6 and short.by_keys()[0] is not None
     product = ranker({name: Product(width, ZERO, (2,)) for name in names})
     assert product.by_keys() == (None, product)
+    # A network that the blend has left out is not asked, and reads nothing.
+    one = replace(whole, blend=Blend({names[1]: 1.0}, 1.0, 0.0))
+    keys, _ = one.by_keys()
+    assert keys is not None and (len(keys), one.vector_width) == (ATTENTION, width)
+    assert replace(whole, blend=Blend({FEATURES[0]: 1.0}, 1.0, 0.0)).vector_width == 0
 
 
 SETTINGS = {
