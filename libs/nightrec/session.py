@@ -7,12 +7,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nightrec import scratch
+from nightrec.parent import jvm_dies_with_us
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -79,7 +80,10 @@ def session(settings: Spark, name: str, *, warm: bool = False) -> SparkSession:
             builder = builder.config(key, value)
     if not submitted:
         builder = builder.master(master)
-    with _temporary_files() if starts and not submitted else nullcontext():
+    with ExitStack() as starting:
+        if starts and not submitted:
+            starting.enter_context(_temporary_files())
+            starting.enter_context(jvm_dies_with_us())
         running = builder.getOrCreate()
     running.sparkContext.setLogLevel("FATAL")
     return running

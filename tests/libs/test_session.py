@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,21 @@ def test_what_a_killed_session_left_goes_with_the_next_one(temporary: Path) -> N
     started(temporary, mark, f"spark.local.dir={spill}").communicate("")
     assert not alive(mark)
     assert list(temporary.iterdir()) == [spill] and not list(spill.iterdir())
+
+
+def test_a_jvm_ends_with_its_driver_however_busy_it_is(temporary: Path) -> None:
+    """Held, so that it cannot see that its input ends, let alone stop in order."""
+    mark = str(temporary)
+    begun = started(temporary, mark)
+    (jvm,) = [pid for pid, command in marked(mark).items() if "SparkSubmit" in command]
+    os.kill(jvm, signal.SIGSTOP)
+    try:
+        begun.kill()
+        begun.wait()
+        assert not alive(mark)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(jvm, signal.SIGKILL)
 
 
 def test_temporary_files_of_a_long_path_leave_sockets_in_a_short_one(temporary: Path) -> None:
