@@ -39,7 +39,8 @@ def environment(*, is_compiled: bool = False, **more: str) -> dict[str, str]:
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    options = " ".join([_SHORT, *([] if is_compiled else (f"-D{name}={value}" for name, value in INTERPRETED.items()))])
+    interpreted = [] if is_compiled else [f"-D{name}={value}" for name, value in INTERPRETED.items()]
+    options = " ".join([_SHORT, *interpreted])
     return kept | {"PATH": path, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SUBMIT_OPTS": options} | more
 
 

@@ -174,7 +174,7 @@ def scored(network: Head, lessons: Lessons) -> npt.NDArray[np.float32]:
     if isinstance(network, Attentive) and lessons.vectors is not None:
         # Once per text, not with each example.
         lessons = replace(lessons, vectors=lessons.vectors.keys(network.attention.detach()))
-        network = network.by_keys(0, 0)
+        network = network.by_keys()
     device, own = next(network.parameters()).device, own_rows(lessons.split)
     blocks = [np.arange(start, min(start + _BLOCK, own.stop)) for start in range(own.start, own.stop, _BLOCK)]
     with torch.no_grad():

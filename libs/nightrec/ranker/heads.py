@@ -165,13 +165,13 @@ class Attentive(Network):
         # Of unit vectors come inputs of size 1.
         self.attention = nn.Parameter(torch.randn(ATTENTION, width))
 
-    def by_keys(self, before: int, after: int) -> Attentive:
-        """The head that gives the same scores where vectors hold V times what they hold here, and `before` and `after`
-        it other numbers: A numbers of each item instead of D."""
+    def by_keys(self, place: int = 0, of: int = 1) -> Attentive:
+        """The head that gives the same scores where vectors hold V times what they hold here, as the `place`-th of so
+        many attentions' keys: A numbers of each item instead of D."""
         head = copy.deepcopy(self)
-        width = before + ATTENTION + after
-        head.attention = nn.Parameter(torch.eye(ATTENTION, width).roll(before, 1).to(self.attention))
-        head.vector_width = width
+        head.vector_width = of * ATTENTION
+        own = torch.eye(ATTENTION, head.vector_width).roll(place * ATTENTION, 1)
+        head.attention = nn.Parameter(own.to(self.attention))
         return head
 
     def inputs(self, given: Given) -> Tensor:
@@ -219,8 +219,9 @@ class Bilinear(Head):
     def scores(self, given: Given, *_masks: Tensor) -> Tensor:
         """(B,); there is no hidden layer."""
         assert given.users is not None and given.lists is not None
-        _, items = given.pairs
-        return self.shifted(((given.users @ self.matrix.T)[given.lists] * items).sum(1) + self.bias)
+        assert given.texts is not None and given.items is not None
+        users = (given.users @ self.matrix.T)[given.lists]  # each list's once
+        return self.shifted((users * given.texts[given.items]).sum(1) + self.bias)
 
     @property
     def constant(self) -> nn.Parameter:

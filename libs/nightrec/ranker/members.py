@@ -18,7 +18,7 @@ from nightrec.errors import NightrecError
 from nightrec.features import FEATURES
 from nightrec.ranker import kernel, model, trees
 from nightrec.ranker.blend import NETWORK, Blend
-from nightrec.ranker.heads import ATTENTION, Attentive, Given, Head
+from nightrec.ranker.heads import Attentive, Given, Head
 from nightrec.ranker.kinds import Kind, worth
 
 # What the names of tensors begin with; those of a network, with the name of the member.
@@ -67,11 +67,7 @@ class Members:
         if not heads or len(heads) < len(self.readers):
             return None, self
         keys = np.concatenate([head.attention.detach().numpy() for head in heads.values()])
-        starts = range(0, len(keys), ATTENTION)
-        short = {
-            name: head.by_keys(start, len(keys) - start - ATTENTION)
-            for start, (name, head) in zip(starts, heads.items(), strict=True)
-        }
+        short = {name: head.by_keys(place, len(heads)) for place, (name, head) in enumerate(heads.items())}
         return keys, replace(self, networks={**self.networks, **short})
 
     def scores(
