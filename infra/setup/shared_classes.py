@@ -28,6 +28,7 @@ HOME, ARCHIVE = Path(pyspark.__file__).parent, class_archive()
 PROGRAM = """
 import sys
 from delta.tables import DeltaTable
+from pyspark import SparkContext
 from pyspark.sql import functions as F
 from nightrec.config import Spark
 from nightrec.session import session
@@ -48,6 +49,10 @@ joined.mapInArrow(lambda batches: batches, joined.schema).toArrow()
     .whenMatchedUpdateAll().whenNotMatchedInsertAll().whenNotMatchedBySourceDelete().execute())
 DeltaTable.forPath(spark, f"{folder}/table").history().toArrow()
 spark.stop()
+# The archive is written as the JVM ends by itself; left running, it is killed with this process.
+java = SparkContext._gateway.proc
+java.stdin.close()
+java.wait()
 """
 
 
