@@ -1,7 +1,7 @@
 """A raw root of JSON lines, thinned: what a shop looks like where most people have bought a thing or two.
 
-    python infra/quality/thinned.py --raw FOLDER --out FOLDER --share 0.05
-    make quality NAME=thinned-new RAW=FOLDER
+    python infra/quality/thinned.py --raw FOLDER --out FOLDER --share 0.1
+    make quality NAME=made/thinned-new RAW=FOLDER
 
 Each event stays with the same chance, by a hash of its line: rhythm, tastes and trends are those of the log, users and
 items of one to five events, which big logs are cleaned of before they are published, become many. Items and users stay.
@@ -21,7 +21,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--raw", required=True, type=Path, metavar="FOLDER", help="the log's raw root")
     arguments.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the raw root to write")
-    arguments.add_argument("--share", type=float, default=0.05, help="of events that stay")
+    arguments.add_argument("--share", type=float, default=0.1, help="of events that stay")
     options = arguments.parse_args()
     read, kept = thinned(options.raw, options.out, options.share)
     print(f"{kept:,} of {read:,} events written to {options.out}")

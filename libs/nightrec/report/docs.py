@@ -16,12 +16,13 @@ from nightrec import settings
 from nightrec.contract import Table
 from nightrec.pipeline import STAGES
 from nightrec.report import ablation
-from nightrec.report.quality import quality
+from nightrec.report.quality import made, quality
 from nightrec.tables import TABLES
 
 README = "README.md"
 RESULTS = "infra/benchmarks/results"
 JUDGED = "infra/quality"
+MADE = "infra/quality/made"
 ABLATED = "infra/quality/ablations"
 REFERENCE = "infra/config/reference.toml"
 _ABOUT_REFERENCE = (
@@ -99,7 +100,11 @@ def _kept(folder: Path) -> list[dict[str, Any]]:
 
 
 def readme(
-    text: str, measured: list[dict[str, Any]], judged: list[dict[str, Any]], ablated: dict[str, dict[str, Any]]
+    text: str,
+    measured: list[dict[str, Any]],
+    judged: list[dict[str, Any]],
+    judged_made: list[dict[str, Any]],
+    ablated: dict[str, dict[str, Any]],
 ) -> str:
     """The README with its generated parts made anew; each stands between <!-- name --> and <!-- /name -->.
 
@@ -111,13 +116,14 @@ def readme(
         "benchmarks": benchmarks(measured),
         "growth": growth(measured),
         "quality": quality(judged),
+        "made": made(judged_made),
         "ablation": ablation.markdown(ablated),
     }
-    for name, made in parts.items():
+    for name, told in parts.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         if not marked.search(text):
             raise ValueError(f"the README has no <!-- {name} --> ... <!-- /{name} -->")
-        text = marked.sub(lambda found, made=made: f"{found[1]}{made}\n{found[2]}", text)  # type: ignore[misc]
+        text = marked.sub(lambda found, told=told: f"{found[1]}{told}\n{found[2]}", text)  # type: ignore[misc]
     return text
 
 
@@ -132,14 +138,14 @@ def generated(root: Path) -> dict[Path, str]:
     ablated = {
         found.stem: json.loads(found.read_text(encoding="utf-8")) for found in sorted((root / ABLATED).glob("*.json"))
     }
-    text = readme(file.read_text(encoding="utf-8"), results(root), _kept(root / JUDGED), ablated)
+    text = readme(file.read_text(encoding="utf-8"), results(root), _kept(root / JUDGED), _kept(root / MADE), ablated)
     return {file: text, root / REFERENCE: reference()}
 
 
 def stale(root: Path) -> list[Path]:
     """Generated files of a checkout that do not hold what they should."""
-    made = generated(root)
-    return [file for file, text in made.items() if not file.is_file() or file.read_text(encoding="utf-8") != text]
+    fresh = generated(root)
+    return [file for file, text in fresh.items() if not file.is_file() or file.read_text(encoding="utf-8") != text]
 
 
 def main() -> None:

@@ -17,6 +17,11 @@ def quality(logs: Sequence[Log]) -> str:
     return "\n\n".join([_together(logs), _goals(logs), *(_alone(log) for log in logs), _reached(logs)])
 
 
+def made(logs: Sequence[Log]) -> str:
+    """Logs made from others, each by itself: they count in no mean."""
+    return "\n\n".join(_alone(log) for log in logs) or "Not measured yet."
+
+
 def _together(logs: Sequence[Log]) -> str:
     k = logs[0]["k"]
     lines = [

@@ -16,7 +16,7 @@ from nightrec.settings import literal, toml
 from nightrec.tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[3]
-PARTS = ("stages", "tables", "benchmarks", "growth", "quality", "ablation")
+PARTS = ("stages", "tables", "benchmarks", "growth", "quality", "made", "ablation")
 
 
 def test_nothing_generated_is_stale() -> None:
@@ -35,7 +35,7 @@ def test_a_stale_readme_is_found(tmp_path: Path) -> None:
     assert all(f"| `{stage.name}` | {stage.rhythm} |" in text for stage in STAGES)
     assert all(f"| `{table.name}` | {table.grain} |" in text for table in TABLES)
     with pytest.raises(ValueError, match="no <!-- stages -->"):
-        docs.readme("nothing to fill", [], [], {})
+        docs.readme("nothing to fill", [], [], [], {})
 
 
 def test_what_was_measured_is_told_with_the_reason_of_a_miss() -> None:

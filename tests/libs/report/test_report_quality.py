@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nightrec.report.quality import quality
+from nightrec.report.quality import made, quality
 
 
 def interval(mean: float) -> dict[str, Any]:
@@ -53,3 +53,9 @@ def test_ours_beside_the_best_baseline_of_each_log() -> None:
     assert "- shop: the interval of the difference above 0 (from +0.030): met" in told
     assert "- films: coverage 0.040, wanted 0.050: missed" in told
     assert quality([]) == "Not measured yet."
+
+
+def test_logs_made_of_others_are_told_without_a_mean() -> None:
+    told = made([log("made/shop", 0.14)])
+    assert told.startswith("**made/shop**: 14 days after each of") and "wanted" not in told
+    assert made([]) == "Not measured yet."
