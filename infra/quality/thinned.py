@@ -1,10 +1,10 @@
 """A raw root of JSON lines, thinned: what a shop looks like where most people have bought a thing or two.
 
-    python infra/quality/thinned.py --raw FOLDER --out FOLDER --share 0.1
+    .venv/bin/python infra/quality/thinned.py --raw FOLDER --out FOLDER --share 0.1
     make quality NAME=made/thinned-new RAW=FOLDER
 
-Each event stays with the same chance, by a hash of its line: rhythm, tastes and trends are those of the log, users and
-items of one to five events, which big logs are cleaned of before they are published, become many. Items and users stay.
+Each event stays with the same chance, by a hash of its line: rhythm, tastes and trends are those of the log, while
+users and items of one to five events become many. Items and users stay.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import gzip
 import shutil
+import sys
 import zlib
 from pathlib import Path
+
+from nightrec.raw_files import file_format
 
 
 def main() -> None:
@@ -28,7 +31,10 @@ def main() -> None:
 
 
 def thinned(raw: Path, out: Path, share: float) -> tuple[int, int]:
-    """Write a raw root to `out` with this share of the events of another; how many were read, and how many stay."""
+    """Write a raw root to `out` with this share of the events of another; how many were read, and how many stay.
+
+    Events in other files than JSON lines end it: cut into lines, those would be broken.
+    """
     read = kept = 0
     for file in sorted(file for file in raw.rglob("*") if file.is_file()):
         target = out / file.relative_to(raw)
@@ -36,12 +42,14 @@ def thinned(raw: Path, out: Path, share: float) -> tuple[int, int]:
         if target.relative_to(out).parts[0] != "events":
             shutil.copyfile(file, target)
             continue
-        opened = gzip.open if file.suffix == ".gz" else open
+        if file_format(file.name) != "json":
+            sys.exit(f"{file}: only events in JSON lines can be thinned")
+        opened = gzip.open if file.name.lower().endswith(".gz") else open
         with opened(file, "rb") as lines, opened(target, "wb") as stay:
             for line in lines:
-                is_kept = zlib.crc32(line.rstrip()) < share * 2**32
-                read, kept = read + 1, kept + is_kept
-                if is_kept:
+                read += 1
+                if zlib.crc32(line.rstrip()) < share * 2**32:
+                    kept += 1
                     stay.write(line)
     return read, kept
 

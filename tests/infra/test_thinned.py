@@ -34,3 +34,11 @@ def test_a_share_of_the_events_stays_and_everything_else(tmp_path: Path) -> None
     assert set(kept) < set(lines) and sorted(kept) == sorted(set(kept)) and 133 < len(kept) < 267
     assert kept == stay(tmp_path / "again")
     assert (tmp_path / "once/items/ingest_date=2026-03-01/part-0.jsonl").read_bytes() == items.read_bytes()
+
+
+def test_events_in_other_files_are_refused(tmp_path: Path) -> None:
+    (file := tmp_path / "raw/events/ingest_date=2026-03-01/part-0.csv").parent.mkdir(parents=True)
+    file.write_text("user_id,item_id\nu,a\n")
+    words = [sys.executable, SCRIPT, "--raw", tmp_path / "raw", "--out", tmp_path / "out"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and ended.stderr == f"{file}: only events in JSON lines can be thinned\n"
